@@ -278,6 +278,27 @@ async fn a_silent_peer_is_degraded() {
     assert_eq!((next.peer, next.kind), (node(2), PeerEventKind::Up { epoch }));
 }
 
+/// A hub is in the middle of few handshakes at once, and takes many neighbours in a second. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_hub_takes_many_neighbours_soon() {
+    let domain = Domain::new("mesh.test");
+    let segment = MemorySegment::new(1232);
+    let hub = MeshPort::new(segment.link(end(1)));
+    let hub = Mesh::start(options_of(&domain.identity(1), 1).port(hub).incoming_max(2)).unwrap();
+    let begin = tokio::time::Instant::now();
+    let leaves: Vec<Mesh> = (2..=13)
+        .map(|number| {
+            let port = MeshPort::new(segment.link(end(number))).neighbour(end(1));
+            let number = u64::from(number);
+            Mesh::start(options_of(&domain.identity(number), number).port(port)).unwrap()
+        })
+        .collect();
+    let is_up = |mesh: &Mesh| mesh.links().iter().filter(|link| link.state == LivenessState::Up).count();
+    soon(hub.until(|mesh| is_up(mesh) == leaves.len())).await;
+    // With two of them for the two seconds that a connection is kept, it took twelve.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn a_stranger_is_no_neighbour() {
     let (domain, strangers) = (Domain::new("mesh.test"), Domain::new("other.test"));

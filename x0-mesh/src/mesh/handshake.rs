@@ -18,6 +18,8 @@ use crate::router::LinkId;
 
 /// How long a connection is kept after its keys were taken, so that the other end can take them too.
 const LINGER: Duration = Duration::from_secs(2);
+/// Connections that other nodes made and that are kept so at once: each of a verified neighbour.
+const LINGERING_MAX: usize = 1024;
 /// How long a link stays down before its keys are renewed: the peer may have restarted.
 const REDIAL: Duration = Duration::from_millis(150);
 /// The close code of a neighbour that cannot be used.
@@ -84,6 +86,7 @@ pub(super) async fn accept_always(
     // Bounds the state that strangers can make this node keep before they have shown an identity (RFC 9000
     // §21.1).
     let permits = Arc::new(Semaphore::new(incoming_max.min(Semaphore::MAX_PERMITS)));
+    let lingering = Arc::new(Semaphore::new(LINGERING_MAX));
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
@@ -91,23 +94,34 @@ pub(super) async fn accept_always(
             incoming.refuse();
             continue;
         };
-        let (shared, timing) = (Weak::clone(&shared), timing.clone());
+        let (shared, timing, lingering) = (Weak::clone(&shared), timing.clone(), Arc::clone(&lingering));
         tasks.spawn(async move {
-            accept(shared, incoming, port, &timing).await;
+            let connection = accept(shared, incoming, port, &timing).await;
+            // The handshake is over: the next neighbour need not wait until this connection is.
             drop(permit);
+            if let Some(connection) = connection
+                && let Ok(_permit) = lingering.try_acquire()
+            {
+                linger(connection).await;
+            }
         });
     }
 }
 
-async fn accept(shared: Weak<Shared>, incoming: Incoming, port: PortId, timing: &Timing) {
-    let Ok(connecting) = incoming.accept() else { return };
-    let Ok(Ok(connection)) = timeout(timing.dial_timeout, connecting).await else { return };
-    match take_keys(&shared, port, &connection, false, timing.keys_lifetime) {
-        Some(_) => linger(connection).await,
-        None => {
-            connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
-        }
+/// The connection of a neighbour whose keys were taken.
+async fn accept(
+    shared: Weak<Shared>,
+    incoming: Incoming,
+    port: PortId,
+    timing: &Timing,
+) -> Option<Connection> {
+    let connecting = incoming.accept().ok()?;
+    let connection = timeout(timing.dial_timeout, connecting).await.ok()?.ok()?;
+    if take_keys(&shared, port, &connection, false, timing.keys_lifetime).is_none() {
+        connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
+        return None;
     }
+    Some(connection)
 }
 
 /// What dials the neighbours of one port.
