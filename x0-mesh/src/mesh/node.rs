@@ -158,7 +158,7 @@ impl Mesh {
             if let Some(public) = public {
                 traversing.push(dialler.clone());
                 addresses[0].extend(public);
-                addresses[1].extend(Some(link).filter(|link| !link.ip().is_unspecified()));
+                addresses[1].push(link);
             }
             if let Some((groups, options)) = discovery {
                 let seed = timing.seed.rotate_left(17) ^ local.get() ^ u64::from(id.0);

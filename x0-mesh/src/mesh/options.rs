@@ -77,8 +77,9 @@ impl MeshPort {
     /// to 15 s as long as it does not exceed the lifetime of the mappings
     /// ([`LinkFacts::keep_alive`](crate::datagram::LinkFacts::keep_alive)).
     ///
-    /// The candidates of this node are the addresses at which its neighbours see it, and that of the link
-    /// if it is specified.
+    /// The candidates of this node are the addresses at which its neighbours see it, and that of the link; for
+    /// a link to `0.0.0.0` or `::`, those of the machine's interfaces, without loopback and link-local ones: by
+    /// them two nodes behind one NAT reach each other.
     #[must_use]
     pub fn traverse(mut self) -> MeshPort {
         self.public.get_or_insert_default();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -19,11 +19,55 @@ use crate::traversal::{Traversal, TraversalInput, TraversalOutput};
 /// Between two looks at the nodes that this node has sent to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks at the addresses of the machine.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The node's view of itself: what the engine was handed last.
 #[derive(Default, PartialEq, Eq)]
 struct View {
     own: Vec<SocketAddr>,
     neighbours: BTreeSet<NodeId>,
+}
+
+/// The addresses of the machine, if a port is bound to all of them.
+struct Host {
+    ports: Vec<SocketAddr>,
+    addresses: Vec<SocketAddr>,
+    looked_at: Option<Instant>,
+}
+
+impl Host {
+    fn new(ports: Vec<SocketAddr>) -> Host {
+        Host { ports, addresses: Vec::new(), looked_at: None }
+    }
+
+    /// The addresses of the ports. Those of the interfaces change when the machine moves.
+    fn addresses(&mut self) -> &[SocketAddr] {
+        let is_any = self.ports.iter().any(|port| port.ip().is_unspecified());
+        let is_due = self.looked_at.is_none_or(|at| is_any && at.elapsed() >= INTERFACES_INTERVAL);
+        if is_due {
+            self.looked_at = Some(Instant::now());
+            let interfaces = if is_any { if_addrs::get_if_addrs().unwrap_or_default() } else { Vec::new() };
+            let ips: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+            self.addresses = self.ports.iter().flat_map(|port| host(*port, &ips)).collect();
+        }
+        &self.addresses
+    }
+}
+
+/// The addresses at which other machines reach a port of this one, which has these IP addresses.
+fn host(port: SocketAddr, ips: &[IpAddr]) -> Vec<SocketAddr> {
+    if !port.ip().is_unspecified() {
+        return vec![port];
+    }
+    let is_wanted = |ip: &&IpAddr| match ip {
+        IpAddr::V4(ip) => port.is_ipv4() && !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        // An address of the link alone needs the number of an interface of the other machine.
+        IpAddr::V6(ip) => {
+            port.is_ipv6() && !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified()
+        }
+    };
+    ips.iter().filter(is_wanted).map(|ip| SocketAddr::new(*ip, port.port())).collect()
 }
 
 /// Seeks direct paths to nodes that this node sends to over relays, until the mesh is dropped. `addresses`
@@ -32,9 +76,10 @@ pub(super) async fn traverse_always(
     shared: Weak<Shared>,
     mut engine: Traversal,
     mut dials: HintDials,
-    addresses: [Vec<SocketAddr>; 2],
+    [configured, ports]: [Vec<SocketAddr>; 2],
 ) {
-    let ports: Vec<PortId> = dials.diallers().iter().map(|dialler| dialler.port).collect();
+    let mut host = Host::new(ports);
+    let dialling: Vec<PortId> = dials.diallers().iter().map(|dialler| dialler.port).collect();
     let mut view = View::default();
     let mut look_at = Instant::now();
     loop {
@@ -45,7 +90,8 @@ pub(super) async fn traverse_always(
         let mut changed = pin!(changed.notified());
         let mut wanted = pin!(wanted.notified());
         let now = strong.now();
-        let has_relayed = look(&strong, &ports, &addresses, &mut view, &mut engine, &mut look_at);
+        let addresses = [&configured, host.addresses()];
+        let has_relayed = look(&strong, &dialling, addresses, &mut view, &mut engine, &mut look_at);
         while let Some(output) = engine.poll_output() {
             match output {
                 TraversalOutput::Send { to, bytes } => strong.lock().send_message(now, to, &bytes),
@@ -82,7 +128,7 @@ pub(super) async fn traverse_always(
 fn look(
     shared: &Shared,
     ports: &[PortId],
-    addresses: &[Vec<SocketAddr>; 2],
+    addresses: [&[SocketAddr]; 2],
     view: &mut View,
     engine: &mut Traversal,
     look_at: &mut Instant,
@@ -115,7 +161,7 @@ fn look(
 
 /// The addresses at which this node may be reachable: those of the configuration, those at which neighbours
 /// see it, the most frequent first, and those of its ports.
-fn own(links: &[LinkFacts], [configured, local]: &[Vec<SocketAddr>; 2]) -> Vec<SocketAddr> {
+fn own(links: &[LinkFacts], [configured, local]: [&[SocketAddr]; 2]) -> Vec<SocketAddr> {
     let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for address in links.iter().filter_map(|link| link.seen_as) {
         *seen.entry(address).or_default() += 1;
@@ -131,4 +177,53 @@ fn own(links: &[LinkFacts], [configured, local]: &[Vec<SocketAddr>; 2]) -> Vec<S
         }
     }
     own
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_all_interfaces_has_their_addresses() {
+        let ips: Vec<IpAddr> = [
+            "127.0.0.1",
+            "192.168.1.5",
+            "169.254.7.7",
+            "10.8.0.2",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "2001:db8::5",
+            "fd00::5",
+        ]
+        .iter()
+        .map(|ip| ip.parse().unwrap())
+        .collect();
+        for (port, expected) in [
+            ("0.0.0.0:7001", &["192.168.1.5:7001", "10.8.0.2:7001"][..]),
+            ("[::]:7002", &["[2001:db8::5]:7002", "[fd00::5]:7002"]),
+            ("127.0.0.1:7003", &["127.0.0.1:7003"]),
+            ("10.9.9.9:7004", &["10.9.9.9:7004"]),
+        ] {
+            let found: Vec<String> =
+                host(port.parse().unwrap(), &ips).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{port}");
+        }
+    }
+
+    #[test]
+    fn the_addresses_of_the_machine_are_looked_up_for_ports_of_all_interfaces_only() {
+        let fixed: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let mut host = Host::new(vec![fixed]);
+        assert_eq!(host.addresses(), [fixed]);
+        let mut any = Host::new(vec!["0.0.0.0:9".parse().unwrap(), fixed]);
+        let machine = any.addresses().to_vec();
+        assert_eq!(machine.last(), Some(&fixed));
+        assert!(
+            machine.iter().rev().skip(1).all(|address| address.port() == 9 && !address.ip().is_loopback())
+        );
+        let configured: SocketAddr = "198.51.100.1:1".parse().unwrap();
+        assert_eq!(own(&[], [&[configured, fixed], &[fixed]]), [configured, fixed]);
+    }
 }
