@@ -982,6 +982,23 @@ fn a_node_that_relays_nothing_is_no_path() {
     assert_eq!(net.datagrams.len(), 1);
 }
 
+/// Frames of an idle link, from both of its ends.
+#[test]
+fn an_idle_link_is_quieter_than_the_keepalive_of_quic() {
+    let mut net = Net::line(2);
+    net.run(30 * SECOND);
+    let before = net.sent;
+    net.run(600 * SECOND);
+    let frames = net.sent - before;
+    // 4.1 packets a second are those of the keepalive, and each end notifies the other once a minute.
+    assert!(frames * 10 <= 600 * 41, "{frames} frames in 600 s");
+    let before = net.nodes[0].links().next().unwrap();
+    net.run(60 * SECOND);
+    let after = net.nodes[0].links().next().unwrap();
+    // Two probes a second, one notification, and the question and answer about long frames.
+    assert!((121..=124).contains(&(after.sent_frames - before.sent_frames)));
+}
+
 /// Control traffic of an idle node, in bytes per second without headers of lower layers.
 #[test]
 fn an_idle_ring_is_quiet() {

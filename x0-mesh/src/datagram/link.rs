@@ -20,8 +20,13 @@ use crate::router::{LinkCost, LinkId};
 /// Sets of keys that are accepted: two connections may be made at once, and the older keys are in use until
 /// the newer ones are confirmed.
 const KEYS_MAX: usize = 3;
-/// Between two notifications of the same address.
+/// Between two notifications of an address that is new: one may be lost.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two notifications of an address after that. It bounds for how long a neighbour that has restarted
+/// within the detection time does not know its address.
+const NOTIFY_INTERVAL_STABLE: Duration = Duration::from_secs(60);
+/// How often an address is notified before it is stable.
+const NOTIFICATIONS_NEW: u8 = 3;
 /// Datagrams that wait until their label is acknowledged.
 const WAITING_MAX: usize = 32;
 
@@ -44,8 +49,7 @@ pub(super) struct Link {
     pub(super) reason: Option<LivenessReason>,
     /// Where the neighbour sees this node.
     pub(super) seen_as: Option<SocketAddr>,
-    /// The address that the neighbour was notified of, and when.
-    notified: Option<(SocketAddr, Duration)>,
+    notified: Option<Notified>,
     /// Since when the link is down, or has the keys of a new connection and is not up yet.
     pub(super) down_since: Option<Duration>,
     /// Its timeout, as [`Links`](super::links::Links) knows it.
@@ -61,6 +65,14 @@ pub(super) struct Link {
     pub(super) control_bytes: u64,
     pub(super) received_frames: u64,
     pub(super) received_bytes: u64,
+}
+
+/// The address that the neighbour was notified of, how often, and when it is notified again.
+#[derive(Debug, Clone, Copy)]
+struct Notified {
+    address: SocketAddr,
+    count: u8,
+    next: Duration,
 }
 
 /// What became of a datagram.
@@ -271,7 +283,7 @@ impl Link {
 
     pub(super) fn timeout(&self) -> Option<Duration> {
         let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
-        let notification = self.notified.filter(|_| self.cost.is_some()).map(|(_, at)| at + NOTIFY_INTERVAL);
+        let notification = self.notified.filter(|_| self.cost.is_some()).map(|notified| notified.next);
         let lengths = self.lengths.timeout();
         self.detection
             .liveness()
@@ -286,12 +298,15 @@ impl Link {
     /// The address that the neighbour should be notified of: when it has changed, and from time to time,
     /// because a notification may be lost.
     pub(super) fn takes_notification(&mut self, now: Duration) -> Option<SocketAddr> {
-        let is_due = |(address, at)| address != self.address || now >= at + NOTIFY_INTERVAL;
-        let is_wanted = self.cost.is_some() && self.notified.is_none_or(is_due);
-        is_wanted.then(|| {
-            self.notified = Some((self.address, now));
-            self.address
-        })
+        let address = self.address;
+        let known = self.notified.filter(|notified| notified.address == address);
+        if self.cost.is_none() || known.is_some_and(|notified| now < notified.next) {
+            return None;
+        }
+        let count = known.map_or(0, |notified| notified.count).saturating_add(1);
+        let interval = if count < NOTIFICATIONS_NEW { NOTIFY_INTERVAL } else { NOTIFY_INTERVAL_STABLE };
+        self.notified = Some(Notified { address, count, next: now + interval });
+        Some(address)
     }
 
     /// Whether new keys are wanted: true once for each set.
