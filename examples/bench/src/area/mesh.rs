@@ -217,8 +217,8 @@ const MEMORY_RATIO: f64 = 12.0;
 fn grids(name: String, side: usize, is_large: bool) -> Result<Case> {
     let time = Duration::from_secs(60);
     let how = format!(
-        "{} nodes over {} s of virtual time from their start, one run; control bytes are payloads. Babel's contain its \
-         Hellos; the detection of cuts is not simulated for x0-mesh.",
+        "{} nodes over {} s of virtual time from their start, one run. Control bytes are payloads: Babel's contain its \
+         Hellos, those of x0-mesh the probes that detect cuts, without the 25 bytes by which a frame protects each.",
         side * side,
         time.as_secs()
     );

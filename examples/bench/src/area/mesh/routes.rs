@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use babel_protocol::{
     Action, DecodeContext, Engine, EngineConfig, Event, RouteKey, RouterId, decode_packet, encode_packets,
 };
+use x0_mesh::liveness::LivenessOptions;
 use x0_mesh::sim::{Checks, Fabric, FabricLink, FabricOptions, LinkProfile, Topology};
 
 /// The payload of a packet.
@@ -25,7 +26,7 @@ pub(crate) struct Found {
     pub(crate) wall: Duration,
     /// Allocated at the end, for each pair of nodes.
     pub(crate) bytes_per_pair: f64,
-    /// Payloads of control messages.
+    /// Payloads of control messages and probes.
     pub(crate) control_per_node_second: f64,
 }
 
@@ -41,12 +42,15 @@ fn found(start: Instant, nodes: usize, virtual_time: Duration, held: usize, cont
 /// A grid of routers of x0-mesh. `allocated` says how many bytes the process has allocated.
 pub(crate) fn fabric(side: usize, virtual_time: Duration, allocated: fn() -> usize) -> Result<Found> {
     let (start, before) = (Instant::now(), allocated());
-    let mut fabric = Fabric::new(1, FabricOptions::default().checks(Checks::None));
+    // With the detection of production: Babel's Hellos detect cuts as well.
+    let options = FabricOptions::default().checks(Checks::None).liveness(LivenessOptions::default());
+    let mut fabric = Fabric::new(1, options);
     let profile = LinkProfile { delay_min: DELAY, delay_max: DELAY, ..LinkProfile::default() };
     let grid = Topology::Grid { width: side, height: side };
     let nodes = fabric.build(&grid, FabricLink::default().profile(profile));
     fabric.run_until(virtual_time);
-    let found = found(start, nodes.len(), virtual_time, allocated() - before, fabric.stats().message_bytes);
+    let control = fabric.stats().message_bytes + fabric.stats().probe_bytes;
+    let found = found(start, nodes.len(), virtual_time, allocated() - before, control);
     for node in &nodes {
         let routes = fabric.router(*node).map_or(0, |router| router.routes().count());
         ensure!(routes == nodes.len() - 1, "{node} has {routes} routes");
