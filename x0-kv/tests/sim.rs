@@ -19,7 +19,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn a_cluster_under_faults_is_one_store() {
     let mut total = Report::default();
     let first = number("X0_SEED", 1);
-    for seed in first..first + number("X0_SEEDS", 16) {
+    for seed in first..first + number("X0_SEEDS", 24) {
         total.add(&play(&Scenario::new(seed)));
         total.add(&play(&Scenario::amnesia(seed)));
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use x0_identity::NodeId;
-use x0_mesh::{Lane, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
+use x0_mesh::{Lane, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport};
 
 use super::network::Weather;
 use super::random::Random;
@@ -16,6 +16,7 @@ use crate::cluster::Versioned;
 /// Counts of messages, and the trace of what was delivered. Shared by all cables of a world.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
+    pub(super) silent: u64,
     pub(super) sent: u64,
     pub(super) lost: u64,
     pub(super) twice: u64,
@@ -97,7 +98,11 @@ impl<T: Transport> Transport for Cable<T> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
-        self.inner.poll_event(cx)
+        let event = self.inner.poll_event(cx);
+        if let Poll::Ready(PeerEvent { kind: PeerEventKind::Degraded, .. }) = &event {
+            self.traffic.lock().silent += 1;
+        }
+        event
     }
 }
 

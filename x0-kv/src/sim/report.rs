@@ -41,6 +41,8 @@ pub struct Report {
     pub partitions: u64,
     /// Links cut in one direction.
     pub asymmetric_cuts: u64,
+    /// Reports of a node that a peer is silent, before the end of the connection.
+    pub peers_silent: u64,
     /// Messages sent.
     pub messages: u64,
     /// Messages lost.
@@ -109,7 +111,7 @@ impl Report {
         self.clone().counts_mut().into_iter().map(|(name, count)| (name, *count)).collect()
     }
 
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 37] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 38] {
         [
             ("rounds", &mut self.rounds),
             ("operations", &mut self.operations),
@@ -127,6 +129,7 @@ impl Report {
             ("client restarts", &mut self.client_restarts),
             ("partitions", &mut self.partitions),
             ("asymmetric cuts", &mut self.asymmetric_cuts),
+            ("peers silent", &mut self.peers_silent),
             ("messages", &mut self.messages),
             ("messages lost", &mut self.messages_lost),
             ("messages twice", &mut self.messages_twice),

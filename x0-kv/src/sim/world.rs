@@ -129,6 +129,7 @@ impl World {
         report.virtual_time = self.context.time();
         report.entries = self.context.entries();
         let traffic = self.context.traffic.lock();
+        report.peers_silent = traffic.silent;
         (report.messages, report.messages_lost) = (traffic.sent, traffic.lost);
         (report.messages_twice, report.messages_late) = (traffic.twice, traffic.late);
         report.trace_hash = self.context.trace.hash() ^ traffic.trace.hash();
