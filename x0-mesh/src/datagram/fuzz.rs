@@ -6,7 +6,11 @@ use core::time::Duration;
 
 use x0_identity::NodeId;
 
+#[cfg(test)]
+use super::frame::decode_outer;
 use super::frame::kind;
+#[cfg(test)]
+use super::protection::Protection;
 use super::{DatagramOptions, Datagrams, FrameKeys, Input, Output, PortId, PortOptions};
 
 const PORT: PortId = PortId(0);
@@ -94,9 +98,64 @@ impl Pair {
         let _ = self.ends[0].handle(self.now, input);
     }
 
+    /// What the last control frames of the second end contain: probes, router messages, and others.
+    #[cfg(test)]
+    fn contents(&self, material: &[u8; FrameKeys::MATERIAL_LEN]) -> Vec<Vec<u8>> {
+        // As the first end opens them.
+        let mut protection = Protection::new(FrameKeys::new(material, true));
+        let mut contents = Vec::new();
+        for frame in self.sent.iter().rev() {
+            let Some((kind::CONTROL, _, low)) = decode_outer(frame) else { continue };
+            let mut frame = frame.clone();
+            let opened = protection.check(low).and_then(|number| protection.open(number, &mut frame, None));
+            contents.extend(opened.map(|(plain, _)| plain.to_vec()));
+        }
+        contents
+    }
+
+    /// A control frame of the second end arrives, authentic and with another content: bits are flipped, or its
+    /// end is missing, or bytes follow.
+    #[cfg(test)]
+    fn take_changed(&mut self, content: &[u8], random: &mut crate::random::SplitMix64) {
+        let mut draw = |count: usize| usize::try_from(random.next() % count.max(1) as u64).unwrap_or(0);
+        let mut content = content.to_vec();
+        match draw(8) {
+            0 => content.truncate(draw(content.len())),
+            1 => content.extend((0..draw(40)).map(|_| 0x5a)),
+            _ => {}
+        }
+        for _ in 0..draw(5) {
+            if !content.is_empty() {
+                let bit = draw(content.len() * 8);
+                content[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        let ids: Vec<_> = self.ends[0].links().map(|link| link.link).collect();
+        for id in ids {
+            self.ends[0].opened(id, kind::CONTROL, 0, &content);
+        }
+        let _ = self.ends[0].handle(self.now, Input::Timeout);
+    }
+
+    /// Both links end, and have these keys from now on.
+    #[cfg(test)]
+    fn renew(&mut self, material: &[u8; FrameKeys::MATERIAL_LEN]) {
+        let locals = [self.ends[0].local(), self.ends[1].local()];
+        for (at, end) in self.ends.iter_mut().enumerate() {
+            for link in end.links().map(|link| link.link).collect::<Vec<_>>() {
+                let _ = end.handle(self.now, Input::Ended { link });
+            }
+            let keys = FrameKeys::new(material, at == 0);
+            let input = Input::Keyed { port: PORT, peer: locals[1 - at], address: address(1 - at), keys };
+            let _ = end.handle(self.now, input);
+        }
+        self.sent.clear();
+    }
+
     #[cfg(test)]
     fn is_up(&self) -> bool {
-        self.ends.iter().all(|end| end.paths().count() == 1)
+        let locals = [self.ends[0].local(), self.ends[1].local()];
+        self.ends.iter().zip([1, 0]).all(|(end, peer)| end.mtu(locals[peer]).is_some())
     }
 }
 
@@ -123,6 +182,38 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Probes and messages of the router that an authentic neighbour could send, but for some bits. Tables stay
+    /// within their bounds, and new keys make the link work again.
+    #[test]
+    fn changed_contents_of_authentic_frames_are_taken() {
+        let mut random = SplitMix64::new(5);
+        let mut pair = Pair::new();
+        let destinations_max = DatagramOptions::new(1).router.destinations_max;
+        let mut kinds = alloc::collections::BTreeMap::new();
+        for round in 0_u8..60 {
+            let mut material = [round; FrameKeys::MATERIAL_LEN];
+            material[0] = 7;
+            pair.renew(&material);
+            // Sessions begin, and routes are exchanged.
+            pair.run(Duration::from_millis(if round % 2 == 0 { 60 } else { 400 }));
+            let contents = pair.contents(&material);
+            for _ in 0..500 {
+                let draw = usize::try_from(random.next()).unwrap_or(0);
+                let Some(content) = contents.get(draw % contents.len().max(1)) else { break };
+                *kinds.entry(content[0]).or_insert(0) += 1;
+                pair.take_changed(content, &mut random);
+                let stats = pair.ends[0].router().stats();
+                assert!(stats.destinations <= destinations_max && stats.neighbours <= 1, "{stats:?}");
+            }
+        }
+        // Probes and router messages.
+        assert!(kinds[&1] > 1000 && kinds[&2] > 1000, "{kinds:?}");
+        assert!(pair.ends[0].router().stats().refused_messages > 1000);
+        pair.renew(&[9; FrameKeys::MATERIAL_LEN]);
+        pair.run(Duration::from_secs(3));
+        assert!(pair.is_up());
     }
 
     /// A short run of the fuzz target from a seed, with mutated frames. The link works afterwards, and memory
