@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use stateright::{Checker, Model, Property};
 use x0_identity::NodeId;
-use x0_mesh::router::{Input, LinkCost, LinkId, Output, RouteKind, Router, RouterOptions, Session};
+use x0_mesh::router::{Input, LinkCost, LinkId, Output, Packet, RouteKind, Router, RouterOptions, Session};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// States that are made of one network, unless the environment variable `X0_MODEL_STATES` has another number.
@@ -189,6 +189,8 @@ struct Network {
     /// How many states are made, and how many were.
     states_max: usize,
     states: AtomicUsize,
+    /// Hops of packets with a bound that were examined.
+    bounded: AtomicUsize,
 }
 
 fn router(at: usize, starts: u32) -> Router {
@@ -201,7 +203,9 @@ fn router(at: usize, starts: u32) -> Router {
 
 impl Network {
     fn new(nodes: usize, links: BTreeSet<Pair>, states_max: usize) -> Network {
-        Network { nodes, links: links.into_iter().collect(), states_max, states: AtomicUsize::new(0) }
+        let links = links.into_iter().collect();
+        let [states, bounded] = [(); 2].map(|()| AtomicUsize::new(0));
+        Network { nodes, links, states_max, states, bounded }
     }
 
     fn link_up(&self, state: &mut State, at: usize, link: usize) {
@@ -302,6 +306,43 @@ impl Network {
     }
 }
 
+/// A packet ends whatever the tables say: a bound falls at each hop, once it is there, and a path without one
+/// does not return.
+fn is_bounded(network: &Network, state: &State) -> bool {
+    (0..network.nodes).all(|from| {
+        (0..network.nodes).filter(|to| *to != from).all(|to| {
+            let mut packet = Packet { destination: node(to), from: None, bound: None };
+            let mut at = from;
+            let mut visited = BTreeSet::new();
+            loop {
+                let Ok(hop) = state.router(at).forward(&packet) else { return true };
+                network.bounded.fetch_add(usize::from(packet.bound.is_some()), Ordering::Relaxed);
+                let falls = match (packet.bound, hop.bound) {
+                    (None, _) => true,
+                    (Some(before), Some(after)) => after < before,
+                    (Some(_), None) => false,
+                };
+                // No state of a packet comes twice.
+                if !falls || !visited.insert((at, packet.bound)) {
+                    return false;
+                }
+                let next = usize::try_from(hop.peer.get() - 1).unwrap();
+                // A packet of another session is refused.
+                let (Some(session), Some(other)) =
+                    (state.router(at).session(hop.peer), state.router(next).session(node(at)))
+                else {
+                    return true;
+                };
+                if (session.local, session.remote) != (other.remote, other.local) || next == to {
+                    return true;
+                }
+                packet = Packet { from: Some(node(at)), bound: hop.bound, ..packet };
+                at = next;
+            }
+        })
+    })
+}
+
 impl Model for Network {
     type State = State;
     type Action = Action;
@@ -399,16 +440,19 @@ impl Model for Network {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always(
-            "no loop, and feasibility distances fall",
-            |network: &Network, state: &State| network.is_sound(state),
-        )]
+        vec![
+            Property::always(
+                "no loop, and feasibility distances fall",
+                |network: &Network, state: &State| network.is_sound(state),
+            ),
+            Property::always("bounds of detours fall", is_bounded),
+        ]
     }
 }
 
 #[test]
 fn every_network_of_up_to_five_nodes() {
-    let (mut count, mut states) = (0, 0);
+    let (mut count, mut states, mut bounded) = (0, 0, 0);
     for nodes in 2..=5 {
         for links in networks(nodes) {
             let network = Network::new(nodes, links, states_max());
@@ -418,10 +462,12 @@ fn every_network_of_up_to_five_nodes() {
             }
             let checker = network.checker().spawn_bfs().join();
             checker.assert_properties();
+            bounded += checker.model().bounded.load(Ordering::Relaxed);
             states += checker.unique_state_count();
             count += 1;
         }
     }
-    println!("{count} networks, {states} different states");
+    println!("{count} networks, {states} different states, {bounded} hops with a bound");
+    assert!(bounded > 1000, "detours are examined");
     assert_eq!(count, 1 + 2 + 6 + 21);
 }
