@@ -15,7 +15,7 @@ use crate::router::{LinkCost, LinkId, RouteKind};
 pub struct LinkFacts {
     /// The link.
     pub link: LinkId,
-    /// Its port.
+    /// The port of the link.
     pub port: PortId,
     /// The neighbour.
     pub peer: NodeId,
@@ -85,7 +85,7 @@ pub struct DatagramStats {
     pub received: u64,
     /// Datagrams of others that were sent on.
     pub relayed: u64,
-    /// Their bytes.
+    /// Bytes of these datagrams.
     pub relayed_bytes: u64,
     /// Datagrams that were dropped: no route, or none within the bound of a detour.
     pub no_route: u64,

@@ -25,9 +25,9 @@ const RECOVERY_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Lengths {
     /// The longest frame of the link itself.
     max: usize,
-    /// This length passes.
+    /// The longest length that is known to pass.
     low: usize,
-    /// This length and longer ones do not pass: `max + 1` as long as nothing was lost.
+    /// The shortest length that does not pass, nor do longer ones: `max + 1` as long as nothing was lost.
     high: usize,
     /// The length that is being tried.
     asked: Option<Asked>,
@@ -128,7 +128,7 @@ impl Lengths {
     pub(super) fn poll_request(&mut self, now: Duration, rtt: Option<Duration>) -> Option<(u16, usize)> {
         if self.asked.is_none() && self.next.is_some_and(|next| next <= now) {
             self.next = None;
-            // Its longest frame first: the link may be better than it was.
+            // The longest frame of the link first: the link may be better than it was.
             self.ask(now, self.max);
         }
         while let Some(asked) = self.asked.filter(|asked| asked.next <= now) {

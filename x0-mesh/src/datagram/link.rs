@@ -52,7 +52,7 @@ pub(super) struct Link {
     notified: Option<Notified>,
     /// Since when the link is down, or has the keys of a new connection and is not up yet.
     pub(super) down_since: Option<Duration>,
-    /// Its timeout, as [`Links`](super::links::Links) knows it.
+    /// The timeout of the link, as [`Links`](super::links::Links) knows it.
     pub(super) due: Option<Duration>,
     /// As the router knows it; `None` while it is down.
     pub(super) cost: Option<LinkCost>,

@@ -60,7 +60,7 @@ impl Half {
     fn new(material: &[u8]) -> Half {
         let (key, rest) = material.split_at(KEY_LEN);
         let (iv, index) = rest.split_at(IV_LEN);
-        // Its only error is another length of the key.
+        // The only error of `new` is another length of the key.
         let key = UnboundKey::new(&AES_128_GCM, key).expect("a key of 16 bytes is one of AES-128");
         let index = [index[0], index[1], index[2], 0];
         let mut half = Half { key: LessSafeKey::new(key), iv: [0; IV_LEN], index: u32::from_le_bytes(index) };
@@ -161,7 +161,7 @@ impl Protection {
         let nonce = self.keys.send.nonce(number);
         let aad = Aad::from(&data[..data_len]);
         let content = &mut frames[begin + OUTER_LEN..];
-        // Its only error is a length beyond that of AES-GCM, 64 GiB.
+        // The only error of sealing is a length beyond that of AES-GCM, 64 GiB.
         let Ok(tag) = self.keys.send.key.seal_in_place_separate_tag(nonce, aad, content) else {
             frames.truncate(begin);
             return None;

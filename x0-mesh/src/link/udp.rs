@@ -222,7 +222,7 @@ impl Link for UdpLink {
     }
 
     fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<LinkEvent> {
-        // Its address and its limit are those of the options.
+        // The address and the limit of a UDP link are those of its options.
         Poll::Pending
     }
 }

@@ -28,7 +28,7 @@ pub(super) type Open = Box<dyn FnMut() -> Result<Box<dyn Link>, Box<dyn Error + 
 pub struct PortFacts {
     /// The port.
     pub port: PortId,
-    /// Its own address.
+    /// The address of this end.
     pub local: SocketAddr,
     /// Why its link does not work, if it has failed.
     pub failure: Option<String>,

@@ -34,7 +34,7 @@ pub(super) const DIRTY: u32 = u32::MAX;
 pub(super) const NUMBER_MAX: u32 = u32::MAX - 1;
 
 /// One destination, as the neighbour advertises it and as the neighbour knows it. There is one for each pair
-/// of neighbour and destination: 16 bytes.
+/// of neighbour and destination: 20 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     seqno: u32,
@@ -52,6 +52,8 @@ pub(super) struct Row {
 const HELD: u8 = 1;
 /// What was sent last was a route, not a retraction.
 const SENT: u8 = 2;
+
+const _: () = assert!(size_of::<Row>() == 20, "the documentation of `Row`");
 
 impl Row {
     const EMPTY: Row = Row {

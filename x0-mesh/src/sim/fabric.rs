@@ -123,11 +123,11 @@ pub struct FabricStats {
     pub events: u64,
     /// Messages of routers that were sent.
     pub messages: u64,
-    /// Their bytes, without headers of lower layers.
+    /// Bytes of these messages, without headers of lower layers.
     pub message_bytes: u64,
     /// Probes of the detection that were sent.
     pub probes: u64,
-    /// Their bytes, without headers of lower layers.
+    /// Bytes of these probes, without headers of lower layers.
     pub probe_bytes: u64,
     /// Messages and packets that a link lost, or that found its queue full.
     pub lost: u64,

@@ -9,7 +9,7 @@ use super::super::frame::{CONTROL_OVERHEAD, Flood, Header, control, decode_nodes
 use super::super::protection::Refused;
 use super::super::{Output, PortId};
 use super::Datagrams;
-use super::send::Drop;
+use super::send::Dropped;
 use crate::liveness::LivenessInput;
 use crate::router::{self, LinkId};
 use crate::traversal::decode_address;
@@ -228,8 +228,8 @@ impl Datagrams {
                 self.stats.relayed += 1;
                 self.stats.relayed_bytes += payload.len() as u64;
             }
-            Err(Drop::NoRoute) => self.stats.no_route += 1,
-            Err(Drop::TooLong) => self.stats.too_long += 1,
+            Err(Dropped::NoRoute) => self.stats.no_route += 1,
+            Err(Dropped::TooLong) => self.stats.too_long += 1,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::router::{LinkId, Packet};
 
 /// A datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drop {
+pub(super) enum Dropped {
     NoRoute,
     TooLong,
 }
@@ -96,8 +96,8 @@ impl Datagrams {
         }
         self.settle();
         result.map_err(|dropped| match dropped {
-            Drop::NoRoute => DatagramError::NoRoute { to },
-            Drop::TooLong => DatagramError::TooLong { len, mtu },
+            Dropped::NoRoute => DatagramError::NoRoute { to },
+            Dropped::TooLong => DatagramError::TooLong { len, mtu },
         })
     }
 
@@ -108,9 +108,9 @@ impl Datagrams {
         nodes: (NodeId, NodeId),
         header: Header,
         payload: &[u8],
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Dropped> {
         let packet = Packet { destination: nodes.0, from, bound: header.bound };
-        let (hop, sessions) = self.routes.next_hop(&packet).ok_or(Drop::NoRoute)?;
+        let (hop, sessions) = self.routes.next_hop(&packet).ok_or(Dropped::NoRoute)?;
         let header = Header { bound: hop.bound, ..header };
         self.transmit(hop.link, nodes, header, payload, sessions)
     }
@@ -122,9 +122,9 @@ impl Datagrams {
         header: Header,
         payload: &[u8],
         sessions: (u32, u32),
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Dropped> {
         let now = self.now;
-        let link = self.links.get_mut(id).ok_or(Drop::NoRoute)?;
+        let link = self.links.get_mut(id).ok_or(Dropped::NoRoute)?;
         let (port, to) = (link.port, link.address);
         let ecn = if self.busy.contains(&port) { header.ecn.behind_queue() } else { header.ecn };
         let header = Header { ecn, ..header };
@@ -134,7 +134,7 @@ impl Datagrams {
                 self.stats.unlabelled += u64::from(is_dropped);
                 announcement
             }
-            Sent::TooLong => return Err(Drop::TooLong),
+            Sent::TooLong => return Err(Dropped::TooLong),
         };
         if let Some(frame) = frame {
             self.outputs.control(port, to, frame);

@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_loopback_interface_is_found() {
         let (address, mac) = find("lo").unwrap().expect("each system has it");
-        // Its address is zero.
+        // The address of the loopback interface is zero.
         assert_eq!(mac, None);
         let index = u32::try_from(address.ifindex()).unwrap();
         assert!(mtu(index).unwrap() >= 1280);
