@@ -1,5 +1,6 @@
 //! A ring of five network namespaces, joined by veth pairs: the gaps in a stream of probes after cuts of the
-//! link that carries it, for x0-mesh, babeld, and OSPF with BFD of BIRD. Needs root, `nft` and `ip`.
+//! link that carries it, for x0-mesh, babeld with two intervals, and OSPF with BFD of BIRD; and how often the
+//! path changes without a cut, on cores that are oversubscribed and under loss. Needs root, `nft` and `ip`.
 //!
 //! A probe is sent each millisecond, to absolute deadlines, from the first node to the third one. The gap is
 //! the longest run of missing probes. Before each cut the traffic crosses the victim link, in both
@@ -24,7 +25,7 @@ const FROM: usize = 0;
 const TO: usize = 2;
 const VICTIM: usize = 1;
 /// Cuts of the peers, which take seconds each.
-const PEER_CUTS_MAX: usize = 10;
+const PEER_CUTS_MAX: usize = 30;
 /// Generous: only a system that fails waits for it.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The worker threads that oversubscribe each core.
@@ -35,7 +36,8 @@ const GAP_P99: Metric = Metric { name: "gap, 99 %", unit: "ms" };
 const START: Metric = Metric { name: "a path after", unit: "ms" };
 const CONTROL: Metric = Metric { name: "control payload of a node", unit: "B/s" };
 const FALSE: Metric = Metric { name: "changes of the path", unit: "" };
-const SYSTEMS: [&str; 3] = ["x0-mesh", "babeld, Hellos each 100 ms", "BIRD, OSPF with BFD 50 ms x 3"];
+const SYSTEMS: [&str; 4] =
+    ["x0-mesh", "babeld, Hellos each 100 ms", "BIRD, OSPF with BFD 50 ms x 3", "babeld, Hellos each 20 ms"];
 
 /// The carrier of the probes.
 trait System {
@@ -150,8 +152,9 @@ fn settle(system: &mut dyn System, rig: &Rig) -> Result<()> {
 fn start(system: usize, rig: &Rig) -> Result<Box<dyn System>> {
     match system {
         0 => overlay::start(rig),
-        1 => kernel::babeld(rig),
-        _ => kernel::bird(rig),
+        1 => kernel::babeld(rig, "0.1"),
+        2 => kernel::bird(rig),
+        _ => kernel::babeld(rig, "0.02"),
     }
 }
 
@@ -209,8 +212,10 @@ pub(super) fn cases(options: &Options) -> Result<Vec<Case>> {
     if is_wanted("start and control traffic") {
         wanted.push(idle);
     }
-    if "oversubscribed ring".contains(&options.case) {
-        wanted.push(oversubscribed(options)?);
+    for stress in STRESSES {
+        if stress.name().contains(&options.case) {
+            wanted.push(stressed(stress, options)?);
+        }
     }
     Ok(wanted)
 }
@@ -265,18 +270,42 @@ fn measure(
     Ok(())
 }
 
-/// How often the path changes while each core has four times as much work as it can do.
-fn oversubscribed(options: &Options) -> Result<Case> {
+/// What a system has to bear without a change of the path.
+#[derive(Debug, Clone, Copy)]
+enum Stress {
+    /// Each core has four times as much work as it can do.
+    Oversubscribed,
+    /// Each link loses so many percent in both directions.
+    Loss(u32),
+}
+
+const STRESSES: [Stress; 2] = [Stress::Oversubscribed, Stress::Loss(10)];
+
+impl Stress {
+    fn name(self) -> String {
+        match self {
+            Stress::Oversubscribed => "oversubscribed ring".to_owned(),
+            Stress::Loss(percent) => format!("ring with {percent} % loss"),
+        }
+    }
+}
+
+/// How often the path changes while no link is cut.
+fn stressed(stress: Stress, options: &Options) -> Result<Case> {
     let time = Duration::from_secs(if options.quick { 20 } else { options.oversubscribed_s });
     let cores = std::thread::available_parallelism()?.get();
-    let how = format!(
-        "{} busy threads on {cores} cores for {} s; no link is cut. The path is looked at each 50 ms.",
-        cores * OVERSUBSCRIPTION,
-        time.as_secs()
-    );
-    let mut case = Case::new("mesh", "oversubscribed ring", how, SYSTEMS.map(str::to_owned).to_vec());
+    let threads = match stress {
+        Stress::Oversubscribed => cores * OVERSUBSCRIPTION,
+        Stress::Loss(_) => 0,
+    };
+    let what = match stress {
+        Stress::Oversubscribed => format!("{threads} busy threads on {cores} cores"),
+        Stress::Loss(percent) => format!("{percent} % loss in both directions of each link"),
+    };
+    let how = format!("{what} for {} s; no link is cut. The path is looked at each 50 ms.", time.as_secs());
+    let mut case = Case::new("mesh", stress.name(), how, SYSTEMS.map(str::to_owned).to_vec());
     for system in 0..SYSTEMS.len() {
-        match changes(system, cores * OVERSUBSCRIPTION, time) {
+        match changes(system, stress, threads, time) {
             Ok(count) => case.add(FALSE, system, count as f64),
             Err(error) => case.miss(system, format!("{error:#}")),
         }
@@ -286,10 +315,13 @@ fn oversubscribed(options: &Options) -> Result<Case> {
     Ok(case)
 }
 
-fn changes(system: usize, threads: usize, time: Duration) -> Result<usize> {
-    let (rig, mut system, _prober, _) = ready(system)?;
+fn changes(system: usize, stress: Stress, threads: usize, time: Duration) -> Result<usize> {
+    let (mut rig, mut system, _prober, _) = ready(system)?;
     settle(&mut *system, &rig)?;
     pass(&mut *system, Duration::from_secs(3))?;
+    if let Stress::Loss(percent) = stress {
+        rig.pairs.iter_mut().try_for_each(|pair| pair.set_loss(percent, percent))?;
+    }
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..threads {

@@ -84,8 +84,8 @@ impl Program {
     }
 }
 
-/// babeld with Hellos each 100 ms, updates each 400 ms, and carrier sense.
-pub(super) fn babeld(rig: &Rig) -> Result<Box<dyn System>> {
+/// babeld with Hellos each `interval`, in seconds, updates each four of them, and carrier sense.
+pub(super) fn babeld(rig: &Rig, interval: &str) -> Result<Box<dyn System>> {
     let program = Program::fetch("babeld", "libb2-1", "usr/sbin/babeld")?;
     start(rig, "babeld", &program, |at, folder| {
         let path = |what: &str| folder.join(format!("{what}-{at}")).display().to_string();
@@ -97,9 +97,9 @@ pub(super) fn babeld(rig: &Rig) -> Result<Box<dyn System>> {
             &path("state"),
             "-l",
             "-H",
-            "0.1",
+            interval,
             "-h",
-            "0.1",
+            interval,
             "-C",
             &own,
             "-C",
