@@ -12,12 +12,15 @@ use core::time::Duration;
 use x0_identity::NodeId;
 
 use super::message::Advert;
+use super::table::grow;
 use super::{Distance, LinkCost, LinkId};
 
 /// Messages to one neighbour that wait for their acknowledgement.
 pub(super) const IN_FLIGHT_MAX: usize = 16;
 /// Requests that wait for the neighbour; further ones are dropped and repeated by their origin.
 pub(super) const REQUESTS_MAX: usize = 1024;
+/// Destinations of a usual round of updates.
+const DIRTY_KEPT: usize = 64;
 /// Ended sessions whose late messages are recognised.
 const ENDED_MAX: usize = 4;
 
@@ -268,6 +271,7 @@ impl Neighbour {
     fn row_mut(&mut self, index: u32) -> &mut Row {
         let index = index as usize;
         if self.rows.len() <= index {
+            grow(&mut self.rows, index + 1);
             self.rows.resize(index + 1, Row::EMPTY);
         }
         &mut self.rows[index]
@@ -315,6 +319,13 @@ impl Neighbour {
 
     pub(super) fn push_in_flight(&mut self, number: u32, now: Duration, rows: Vec<u32>, requests: Vec<u32>) {
         self.in_flight.push_back(InFlight { number, sent_at: now, rows, requests });
+    }
+
+    /// Gives back the room of a long round of updates, such as the first one.
+    pub(super) fn end_round(&mut self) {
+        if self.dirty.is_empty() {
+            self.dirty.shrink_to(DIRTY_KEPT);
+        }
     }
 
     pub(super) fn can_send(&self) -> bool {

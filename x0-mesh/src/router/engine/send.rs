@@ -119,6 +119,7 @@ impl Router {
             let is_calm = neighbour.update_at + neighbour.update_interval * CALM <= now;
             neighbour.update_interval = if is_calm { min } else { (neighbour.update_interval * 2).min(max) };
             neighbour.update_at = now + neighbour.update_interval;
+            neighbour.end_round();
         }
         neighbour.number = number;
         neighbour.acks.drain(..acks_len);
