@@ -1,6 +1,7 @@
 //! A ring of five network namespaces, joined by veth pairs: the gaps in a stream of probes after cuts of the
-//! link that carries it, for x0-mesh, babeld with two intervals, and OSPF with BFD of BIRD; and how often the
-//! path changes without a cut, on cores that are oversubscribed and under loss. Needs root, `nft` and `ip`.
+//! link that carries it, for x0-mesh, babeld with two intervals, and OSPF with BFD of BIRD and FRR; and how
+//! often the path changes without a cut, on cores that are oversubscribed and under loss. Needs root, `nft`
+//! and `ip`.
 //!
 //! A probe is sent each millisecond, to absolute deadlines, from the first node to the third one. The gap is
 //! the longest run of missing probes. Before each cut the traffic crosses the victim link, in both
@@ -36,8 +37,13 @@ const GAP_P99: Metric = Metric { name: "gap, 99 %", unit: "ms" };
 const START: Metric = Metric { name: "a path after", unit: "ms" };
 const CONTROL: Metric = Metric { name: "control payload of a node", unit: "B/s" };
 const FALSE: Metric = Metric { name: "changes of the path", unit: "" };
-const SYSTEMS: [&str; 4] =
-    ["x0-mesh", "babeld, Hellos each 100 ms", "BIRD, OSPF with BFD 50 ms x 3", "babeld, Hellos each 20 ms"];
+const SYSTEMS: [&str; 5] = [
+    "x0-mesh",
+    "babeld, Hellos each 100 ms",
+    "BIRD, OSPF with BFD 50 ms x 3",
+    "babeld, Hellos each 20 ms",
+    "FRR, OSPF with BFD 50 ms x 3",
+];
 
 /// The carrier of the probes.
 trait System {
@@ -154,7 +160,8 @@ fn start(system: usize, rig: &Rig) -> Result<Box<dyn System>> {
         0 => overlay::start(rig),
         1 => kernel::babeld(rig, "0.1"),
         2 => kernel::bird(rig),
-        _ => kernel::babeld(rig, "0.02"),
+        3 => kernel::babeld(rig, "0.02"),
+        _ => kernel::frr(rig),
     }
 }
 

@@ -66,6 +66,10 @@ fn start(
             command.env("LD_LIBRARY_PATH", &program.libraries);
         })?);
     }
+    running(rig, servers, folder)
+}
+
+fn running(rig: &Rig, servers: Vec<Server>, folder: TempDir) -> Result<Box<dyn System>> {
     let receiver = rig.namespaces[TO].run(|| UdpSocket::bind((address(TO), PORT)))??;
     Ok(Box::new(Daemons { receiver, _servers: servers, _folder: folder }))
 }
@@ -129,6 +133,59 @@ pub(super) fn bird(rig: &Rig) -> Result<Box<dyn System>> {
         let arguments = ["-f", "-c", &path("conf"), "-s", &path("socket"), "-P", &path("pid")];
         Ok(arguments.map(str::to_owned).to_vec())
     })
+}
+
+/// FRR with OSPF, and BFD of 50 ms and a multiplier of 3 on each link: three daemons on each node. They look up
+/// a group that only an installed package has, and see a file with it in a mount namespace of their own.
+pub(super) fn frr(rig: &Rig) -> Result<Box<dyn System>> {
+    let packages = ["frr", "libyang2", "libjson-c5", "libc-ares2", "libpcre2-8-0", "libcap2"];
+    let root = debian::fetch("frr", &packages)?;
+    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let libraries = format!("{0}:{0}/frr", libraries.display());
+    prepare(rig)?;
+    let folder = tempfile::tempdir()?;
+    let groups = folder.path().join("group");
+    std::fs::write(&groups, format!("{}frrvty:x:60999:root\n", std::fs::read_to_string("/etc/group")?))?;
+    let inside = format!("mount --bind {} /etc/group && exec \"$@\"", groups.display());
+    let mut servers = Vec::new();
+    // The others connect to zebra.
+    for daemon in ["zebra", "bfdd", "ospfd"] {
+        for (at, namespace) in rig.namespaces.iter().enumerate() {
+            let path = |what: &str| folder.path().join(format!("{what}-{at}")).display().to_string();
+            let config = if daemon == "ospfd" { ospf(rig, at)? } else { String::new() };
+            let config_path = path(&format!("{daemon}-conf"));
+            std::fs::write(&config_path, config)?;
+            // The sockets of the terminals, one for each daemon.
+            let terminals = path("vty");
+            std::fs::create_dir_all(&terminals)?;
+            let (pid, zserv, control) = (path(&format!("{daemon}-pid")), path("zserv"), path("bfdd-control"));
+            let mut arguments =
+                vec!["-u", "root", "-g", "root", "-f", &config_path, "-i", &pid, "-z", &zserv];
+            arguments.extend(["--vty_socket", &terminals]);
+            if daemon == "bfdd" {
+                arguments.extend(["--bfdctl", &control]);
+            }
+            let program = root.join("usr/lib/frr").join(daemon);
+            let name = format!("{daemon}-{at}");
+            servers.push(Server::start(&name, Path::new("/usr/bin/nsenter"), folder.path(), |command| {
+                command.arg(format!("--net={}", namespace.path().display()));
+                command.args(["unshare", "-m", "sh", "-c", &inside, "sh"]).arg(program).args(arguments);
+                command.env("LD_LIBRARY_PATH", &libraries);
+            })?);
+        }
+    }
+    running(rig, servers, folder)
+}
+
+/// The configuration of ospfd at a node.
+fn ospf(rig: &Rig, at: usize) -> Result<String> {
+    let mut config = "interface lo\n ip ospf area 0\n".to_owned();
+    for device in rig.devices(at) {
+        writeln!(config, "interface {device}\n ip ospf area 0\n ip ospf network point-to-point")?;
+        writeln!(config, " ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf bfd 3 50 50")?;
+    }
+    writeln!(config, "router ospf\n ospf router-id {}", address(at))?;
+    Ok(config)
 }
 
 impl System for Daemons {
