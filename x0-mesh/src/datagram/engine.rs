@@ -204,7 +204,7 @@ impl Datagrams {
     /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.links.timeout().into_iter().chain(self.routes.router().poll_timeout()).min()
+        self.links.timeout().into_iter().chain(self.routes.timeout()).min()
     }
 
     /// The longest datagram that the current path to a destination carries, in bytes; `None` without a route.
@@ -546,7 +546,7 @@ impl Datagrams {
             if self.touched.is_empty() {
                 self.touched = touched;
             }
-            while let Some(output) = self.routes.change().poll_output() {
+            while let Some(output) = self.routes.poll_output() {
                 is_busy = true;
                 self.routed(output);
             }

@@ -1,8 +1,10 @@
 //! The router of a node, with what it answered last.
 
+use core::time::Duration;
+
 use x0_identity::NodeId;
 
-use crate::router::{NextHop, Packet, Router};
+use crate::router::{NextHop, Output, Packet, Router};
 
 /// The sessions with a neighbour: this node's, then the neighbour's.
 pub(super) type Sessions = (u32, u32);
@@ -15,11 +17,15 @@ pub(super) struct Routes {
     router: Router,
     way: Option<(Packet, NextHop, Sessions)>,
     sessions: Option<(NodeId, Sessions)>,
+    /// Whether there may be outputs.
+    is_changed: bool,
+    timeout: Option<Duration>,
 }
 
 impl Routes {
     pub(super) fn new(router: Router) -> Routes {
-        Routes { router, way: None, sessions: None }
+        let timeout = router.poll_timeout();
+        Routes { router, way: None, sessions: None, is_changed: true, timeout }
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -28,9 +34,38 @@ impl Routes {
 
     /// The router, for what may change it.
     pub(super) fn change(&mut self) -> &mut Router {
+        self.forget();
+        self.is_changed = true;
+        &mut self.router
+    }
+
+    fn forget(&mut self) {
         self.way = None;
         self.sessions = None;
-        &mut self.router
+    }
+
+    /// The next output of the router. To be taken until there is none: then a datagram that changes nothing
+    /// does not make it look at all of its neighbours.
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        if !self.is_changed {
+            return None;
+        }
+        let output = self.router.poll_output();
+        self.forget();
+        if output.is_none() {
+            self.is_changed = false;
+            self.timeout = self.router.poll_timeout();
+        }
+        output
+    }
+
+    /// When the router wants to be woken, as long as there are no outputs.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        debug_assert!(
+            self.is_changed || self.timeout == self.router.poll_timeout(),
+            "the router has changed without a note"
+        );
+        self.timeout
     }
 
     /// Where a packet goes, and the sessions with that neighbour; `None` if it is to be dropped. Without a
