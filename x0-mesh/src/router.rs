@@ -48,6 +48,7 @@
 //! - *Feasible*: see above. *Starved*: without feasible neighbour.
 //! - *Detour*, *bound*: see above. The *depth* of a detour is how often a packet is turned around on it.
 
+mod audit;
 mod damping;
 mod distance;
 mod engine;
@@ -64,6 +65,7 @@ mod neighbour;
 mod options;
 mod table;
 
+pub use audit::{RouteFault, route_faults};
 pub use distance::Distance;
 pub use engine::Router;
 #[cfg(feature = "sim")]

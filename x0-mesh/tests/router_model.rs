@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use stateright::{Checker, Model, Property};
 use x0_identity::NodeId;
-use x0_mesh::router::{Input, LinkCost, LinkId, Output, Packet, RouteKind, Router, RouterOptions, Session};
+use x0_mesh::router::{Input, LinkCost, LinkId, Output, Packet, Router, RouterOptions, route_faults};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// States that are made of one network, unless the environment variable `X0_MODEL_STATES` has another number.
@@ -274,34 +274,10 @@ impl Network {
         state
     }
 
-    /// The next hop for every packet, over a session that both ends agree on.
-    fn next(&self, state: &State, at: usize, destination: usize) -> Option<usize> {
-        let route = state.router(at).route(node(destination))?;
-        let next = usize::try_from(route.next.get() - 1).unwrap();
-        let session = state.router(at).session(route.next)?;
-        let mirrored = Session { local: session.remote, remote: session.local };
-        let agrees = state.router(next).session(node(at)) == Some(mirrored);
-        (route.kind == RouteKind::Feasible && agrees).then_some(next)
-    }
-
     fn is_sound(&self, state: &State) -> bool {
+        let router = |node: NodeId| Some(state.router(usize::try_from(node.get() - 1).unwrap()));
         (0..self.nodes).all(|at| {
-            (0..self.nodes).all(|destination| {
-                let Some(next) = self.next(state, at, destination) else { return true };
-                let distance = |at: usize| state.router(at).feasibility_distance(node(destination));
-                let falls =
-                    distance(next).is_some_and(|next| distance(at).is_some_and(|at| next.is_better_than(at)));
-                let mut current = Some(next);
-                let mut steps = 0;
-                while let Some(hop) = current {
-                    steps += 1;
-                    if hop == at || steps > self.nodes {
-                        return false;
-                    }
-                    current = self.next(state, hop, destination);
-                }
-                falls
-            })
+            (0..self.nodes).all(|to| route_faults(node(at), node(to), self.nodes, router).is_empty())
         })
     }
 }

@@ -3,7 +3,7 @@
 use x0_identity::NodeId;
 
 use super::{Fabric, position};
-use crate::router::{RouteKind, Router, Session};
+use crate::router::{RouteFault, route_faults};
 
 /// Violations beyond these are not recorded.
 const VIOLATIONS_MAX: usize = 100;
@@ -100,39 +100,15 @@ impl Fabric {
     }
 
     fn check_route(&self, at: NodeId, destination: NodeId, found: &mut Vec<FabricViolation>) {
-        let Some(next) = self.next(at, destination) else { return };
-        let distance = |node| self.router(node).and_then(|router| router.feasibility_distance(destination));
-        let falls = match (distance(next), distance(at)) {
-            (Some(next), Some(at)) => next.is_better_than(at),
-            _ => false,
-        };
-        if !falls {
-            found.push(FabricViolation::Feasibility { at, next, destination });
-        }
-        let mut current = next;
-        for _ in 0..=self.nodes.len() {
-            if current == at {
-                found.push(FabricViolation::Loop { at, destination });
-                return;
-            }
-            match self.next(current, destination) {
-                Some(next) => current = next,
-                None => return,
-            }
-        }
-    }
-
-    /// The next hop for packets without bound: an honest node, which accepts them in its current session.
-    fn next(&self, at: NodeId, destination: NodeId) -> Option<NodeId> {
         let honest = |node: NodeId| {
             let state = self.nodes.get(position(node)).filter(|state| state.forgery.is_none())?;
             state.router.as_ref()
         };
-        let router: &Router = honest(at)?;
-        let next = router.route(destination).filter(|route| route.kind == RouteKind::Feasible)?.next;
-        let session = router.session(next)?;
-        let mirrored = Session { local: session.remote, remote: session.local };
-        honest(next)?.session(at).filter(|other| *other == mirrored)?;
-        Some(next)
+        found.extend(route_faults(at, destination, self.nodes.len(), honest).into_iter().map(|fault| {
+            match fault {
+                RouteFault::Loop => FabricViolation::Loop { at, destination },
+                RouteFault::Feasibility { next } => FabricViolation::Feasibility { at, next, destination },
+            }
+        }));
     }
 }
