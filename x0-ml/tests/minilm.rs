@@ -219,6 +219,75 @@ fn a_small_model_runs_and_wrong_parts_are_named() {
     assert!(load(CONFIG, TOKENIZER, infinite).unwrap_err().to_string().contains("not finite"));
 }
 
+/// The numbers that the post-processor adds are in no vocabulary, and `tokenizers` does not check its template.
+#[test]
+fn special_tokens_are_checked() {
+    let weights = small(&shapes(), number);
+    let second =
+        "\"single\":[{\"SpecialToken\":{\"id\":\"[CLS]\",\"type_id\":0}},{\"Sequence\":{\"id\":\"B\"";
+    let first = second.replace("\"B\"", "\"A\"");
+    for (from, to, named) in [
+        ("\"ids\":[1]", "\"ids\":[999999]", "999999"),
+        ("\"ids\":[2]", "\"ids\":[6]", "number 6"),
+        ("\"ids\":[1]", "\"ids\":[]", "0 ids"),
+        ("\"[CLS]\":{\"id\"", "\"[GONE]\":{\"id\"", "[CLS]"),
+        ("\"SpecialToken\":{\"id\":\"[SEP]\"", "\"SpecialToken\":{\"id\":\"[GONE]\"", "[GONE]"),
+        (first.as_str(), second, "special token, A"),
+    ] {
+        assert!(TOKENIZER.contains(from), "{from}");
+        let error = load(CONFIG, &TOKENIZER.replace(from, to), weights.clone()).unwrap_err();
+        assert!(matches!(error, LoadError::Tokenizer { .. }) && error.to_string().contains(named), "{error}");
+    }
+    let start = TOKENIZER.find("{\"type\":\"TemplateProcessing\"").unwrap();
+    let end = TOKENIZER.find(",\"decoder\"").unwrap();
+    let bert =
+        |cls: u32| format!("{{\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",2],\"cls\":[\"[CLS]\",{cls}]}}");
+    let by = |processor: &str| {
+        load(CONFIG, &TOKENIZER.replace(&TOKENIZER[start..end], processor), weights.clone())
+    };
+    let by_bert = |cls| by(&bert(cls));
+    let vector = |model: &MiniLm| {
+        let mut vector = [0.0; 4];
+        model.embed(&["node link"], &mut vector).unwrap();
+        vector
+    };
+    assert_eq!(vector(&by_bert(1).unwrap()), vector(&load(CONFIG, TOKENIZER, weights.clone()).unwrap()));
+    for other in ["null", "{\"type\":\"Sequence\",\"processors\":[]}"] {
+        assert!(by(other).unwrap_err().to_string().contains("BertProcessing"));
+    }
+    let normalized = |normalizer: &str| {
+        let tokenizer = TOKENIZER.replace("\"normalizer\":null", &format!("\"normalizer\":{normalizer}"));
+        load(CONFIG, &tokenizer, weights.clone())
+    };
+    assert!(normalized("{\"type\":\"Lowercase\"}").is_ok());
+    for precompiled in [
+        "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"xx\"}",
+        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\"}]}",
+    ] {
+        assert!(normalized(precompiled).unwrap_err().to_string().contains("precompiled"));
+    }
+    let other = TOKENIZER.replace("\"WordPiece\"", "\"WordLevel\"");
+    assert!(load(CONFIG, &other, weights.clone()).unwrap_err().to_string().contains("not WordPiece"));
+    assert!(by_bert(6).unwrap_err().to_string().contains("number 6"));
+}
+
+#[test]
+fn damaged_tokenizers_are_errors_or_other_tokenizers() {
+    let weights = small(&shapes(), number);
+    for at in 0..TOKENIZER.len() {
+        assert!(load(CONFIG, TOKENIZER.get(..at).unwrap_or_default(), weights.clone()).is_err());
+        for byte in [b'0', b'9', b'B', b'"', b'}', b' '] {
+            let mut damaged = TOKENIZER.as_bytes().to_vec();
+            damaged[at] = byte;
+            let Ok(damaged) = String::from_utf8(damaged) else { continue };
+            if let Ok(model) = load(CONFIG, &damaged, weights.clone()) {
+                // A text may be one that the other tokenizer cannot cut.
+                let _ = model.embed(&["node link, other"], &mut [0.0; 4]);
+            }
+        }
+    }
+}
+
 #[test]
 fn damaged_weights_are_errors_or_other_weights() {
     let weights = small(&shapes(), number);
