@@ -45,7 +45,8 @@
 //! received.
 //!
 //! In a CRDT collection, concurrent writes of one document are siblings of its record. The latest of them is
-//! read, and is indexed once.
+//! read, and is indexed once. Every piece of a written text is written again there, so that the text stays
+//! whole although another member removed the document and its pieces at the same time.
 //!
 //! # Long texts
 //! A text of more than [`pieces_len_max`](KvKnowledgeOptions::pieces_len_max) bytes is a
@@ -388,13 +389,17 @@ impl KvKnowledge {
             }
             return Err(KvKnowledgeError::TooLong { len, pieces: names.len() });
         }
+        // A piece that only other documents hold is written again: a sweep may be about to remove it. In a CRDT
+        // collection the sweep of another member may be about to remove any piece, because this node may not
+        // know yet that the document was removed there. Only a new write survives the removal of the old one.
         let earlier = match self.cells.get(&key).map_err(KvKnowledgeError::Store)? {
-            Some((value, _)) => Record::decode(&value).map(|record| record.pieces()).unwrap_or_default(),
-            None => HashSet::new(),
+            Some((value, _)) if self.kind == CollectionKind::Linearizable => {
+                Record::decode(&value).map(|record| record.pieces()).unwrap_or_default()
+            }
+            _ => HashSet::new(),
         };
         let (mut new, mut done) = (Vec::new(), HashSet::new());
         for (name, piece) in names.iter().zip(&pieces).filter(|(name, _)| done.insert(**name)) {
-            // A piece that only other documents hold is written again: a sweep may be about to remove it.
             if !(earlier.contains(name) && self.holds(name)?) {
                 new.push((piece_key(name), piece.to_vec()));
             }

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use x0_kv::{OperationError, Store, Watch};
+use x0_kv::{Bytes, OperationError, Store, Watch};
 
-use super::cells::{Cells, Entries, Held};
+use super::cells::{Cells, CrdtCells, Entries, Held};
 use super::long_texts::LongTexts;
 use super::{
     CollectionKind, DOCUMENTS, KvKnowledge, KvKnowledgeOptions, PIECES, cells, keyspace, piece_key, pieces,
@@ -73,6 +73,120 @@ impl Cells for Stopping {
     }
     fn watch(&self, prefix: &[u8]) -> Result<Watch, OperationError> {
         self.inner.watch(prefix)
+    }
+}
+
+/// The versions of a key that a side holds: dot, value.
+type Versions = Vec<(u64, Bytes)>;
+/// The versions by key, and the dots that the side has seen.
+type State = (BTreeMap<Vec<u8>, Versions>, BTreeSet<u64>);
+
+/// One side of a cut network: the store's rules for CRDT values, without their transport. A write replaces
+/// the versions that its side has seen, a removal removes these, and concurrent ones of the other side stay.
+#[derive(Clone)]
+struct Side {
+    /// For watches and limits.
+    inner: Arc<dyn Cells + Sync>,
+    held: Arc<Mutex<State>>,
+    clock: Arc<AtomicUsize>,
+}
+
+impl Side {
+    fn merge(&self, other: &Side) {
+        let (there, seen_there) = other.held.lock().unwrap().clone();
+        let mut own = self.held.lock().unwrap();
+        let (held, seen) = &mut *own;
+        for (key, versions) in held.iter_mut() {
+            let others = there.get(key);
+            let is_there =
+                |dot: &u64| others.is_some_and(|others| others.iter().any(|(other, _)| other == dot));
+            versions.retain(|(dot, _)| is_there(dot) || !seen_there.contains(dot));
+        }
+        for (key, versions) in there {
+            let new = versions.into_iter().filter(|(dot, _)| !seen.contains(dot));
+            held.entry(key).or_default().extend(new);
+        }
+        seen.extend(seen_there);
+    }
+}
+
+impl Cells for Side {
+    fn kind(&self) -> CollectionKind {
+        CollectionKind::Crdt
+    }
+    fn key_len_max(&self) -> usize {
+        self.inner.key_len_max()
+    }
+    fn value_len_max(&self) -> usize {
+        self.inner.value_len_max()
+    }
+    fn create(&self) -> Result<(), OperationError> {
+        Ok(())
+    }
+    fn get(&self, key: &[u8]) -> Result<Held, OperationError> {
+        let held = self.held.lock().unwrap();
+        let latest = held.0.get(key).and_then(|versions| versions.iter().max().cloned());
+        Ok(latest.map(|(dot, value)| (value, dot)))
+    }
+    fn get_latest(&self, key: &[u8]) -> Result<Held, OperationError> {
+        self.get(key)
+    }
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<u64, OperationError> {
+        let dot = self.clock.fetch_add(1, Ordering::Relaxed) as u64 + 1;
+        let mut held = self.held.lock().unwrap();
+        held.0.insert(key, vec![(dot, value.into())]);
+        held.1.insert(dot);
+        Ok(dot)
+    }
+    fn put_all(&self, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), OperationError> {
+        entries.into_iter().try_for_each(|(key, value)| self.put(key, value).map(drop))
+    }
+    fn delete(&self, key: &[u8], revision: u64) -> Result<bool, OperationError> {
+        let is_latest = self.get(key)?.is_some_and(|(_, found)| found == revision);
+        Ok(is_latest && self.held.lock().unwrap().0.remove(key).is_some())
+    }
+    fn range(&self, prefix: &[u8], _: &Bound<Vec<u8>>, _: usize) -> Result<Entries, OperationError> {
+        let held = self.held.lock().unwrap();
+        let of = |(key, versions): (&Vec<u8>, &Versions)| {
+            let (dot, value) = versions.iter().max().cloned()?;
+            key.starts_with(prefix).then(|| (Bytes::from(key.clone()), value, dot))
+        };
+        Ok((held.0.iter().filter_map(of).collect(), None))
+    }
+    fn watch(&self, prefix: &[u8]) -> Result<Watch, OperationError> {
+        self.inner.watch(prefix)
+    }
+}
+
+/// One side of a cut writes a document again while the other removes it and sweeps its pieces.
+#[test]
+fn a_document_written_during_a_cut_is_whole_after_it() {
+    let store = Store::open_in_memory();
+    let inner: Arc<dyn Cells + Sync> =
+        Arc::new(CrdtCells(store.crdt().unwrap().keyspace(&keyspace("manuals")).unwrap()));
+    let clock = Arc::new(AtomicUsize::new(0));
+    let [a, b] =
+        [(); 2].map(|()| Side { inner: Arc::clone(&inner), held: Arc::default(), clock: Arc::clone(&clock) });
+    let open = |side: &Side| {
+        let long_texts = LongTexts::new(&store, &keyspace("manuals"));
+        KvKnowledge::over(Box::new(side.clone()), long_texts, options()).unwrap()
+    };
+    let (mut at_a, mut at_b) = (open(&a), open(&b));
+    at_a.put(&"alpha".into(), Document::new(text("alpha", 1500))).unwrap();
+    b.merge(&a);
+    assert_eq!(read_all(&mut at_b)["alpha"], text("alpha", 1500));
+    at_b.remove(&"alpha".into()).unwrap();
+    for now in [Duration::ZERO, GRACE] {
+        at_b.sweep(now).unwrap();
+    }
+    assert_eq!(keys(&at_b, PIECES).len(), 0);
+    // All pieces but the last are those of before.
+    let content = text("alpha", 1500) + "and more";
+    at_a.put(&"alpha".into(), Document::new(content.as_str())).unwrap();
+    a.merge(&b);
+    b.merge(&a);
+    for node in [&mut at_a, &mut at_b] {
+        assert_eq!(read_all(node)["alpha"], content);
     }
 }
 
