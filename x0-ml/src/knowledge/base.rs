@@ -141,6 +141,8 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     index: HnswIndex,
     lexical: LexicalIndex,
     fingerprint: [u8; 32],
+    /// Whether the last save succeeded.
+    is_saved: bool,
     opening: Opening,
     telemetry: Telemetry,
 }
@@ -192,6 +194,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             index,
             lexical: LexicalIndex::new(lexical),
             fingerprint,
+            is_saved: false,
             opening,
             telemetry: Telemetry::new(),
         };
@@ -302,13 +305,21 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         self.engine.poll_timeout()
     }
 
-    /// Saves now and steps until it is done; before a planned end of the process.
+    /// Saves now; before a planned end of the process for instance. Documents that wait are not indexed
+    /// before; only a step that was begun is. `false`: the folder failed, and a later step tries it again.
     ///
     /// # Errors
     /// See [`step`](Self::step).
-    pub fn save(&mut self, now: Duration) -> Result<(), KnowledgeError> {
+    pub fn save(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
         self.engine.save();
-        self.run(now)
+        while let Some(output) = self.engine.poll_output() {
+            let is_save = matches!(output, Output::Save { .. });
+            self.carry_out(now, output)?;
+            if is_save {
+                break;
+            }
+        }
+        Ok(self.is_saved)
     }
 
     /// The best passages for a text.
@@ -401,8 +412,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 let (vectors, lexical) = (self.index.save(), self.lexical.save());
                 let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
                 self.telemetry.saved(file.len());
-                let is_durable = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
-                Input::Saved { is_durable }
+                self.is_saved = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
+                Input::Saved { is_durable: self.is_saved }
             }
             Output::LeftOut { .. } => return None,
         })

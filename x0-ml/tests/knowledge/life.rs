@@ -121,6 +121,26 @@ fn a_cut_and_an_overflow_are_made_good_by_a_scan() {
     check(&base, &store);
 }
 
+/// A save before the end of the process does not wait for the documents that are not indexed yet.
+#[test]
+fn a_save_indexes_nothing() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let mut base = open(&store, &embedder, SimFolder::new(1));
+    base.run(NOW).unwrap();
+    for name in ["alpha", "beta", "gamma"] {
+        put(&store, name, text(name, 9));
+    }
+    while base.engine().stats().chunks_embedded == 0 {
+        assert!(base.step(NOW).unwrap());
+    }
+    let before = embedder.count();
+    assert!(base.save(NOW).unwrap());
+    assert!(embedder.count() - before <= 3, "the step that waited, and no other");
+    assert_eq!(base.engine().passages().documents_len(), 0);
+    base.run(NOW).unwrap();
+    check(&base, &store);
+}
+
 #[test]
 fn a_store_that_is_away_is_asked_again_later() {
     let (store, embedder) = (Shared::default(), Counting::new());
