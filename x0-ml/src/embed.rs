@@ -16,7 +16,7 @@ mod hashed_words;
 #[cfg(feature = "minilm")]
 mod minilm;
 
-pub use cache::{EmbeddingCache, Opened};
+pub use cache::{Compacted, EmbeddingCache, Opened};
 pub use embedder::{EmbedError, Embedded, Embedder, ModelId, Overflow};
 pub use hashed_words::HashedWords;
 #[cfg(feature = "minilm")]

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use folder::SimFolder;
 use x0_ml::chunk::ChunkId;
-use x0_ml::embed::{EmbedError, Embedder, EmbeddingCache, HashedWords, ModelId, Overflow};
+use x0_ml::embed::{Compacted, EmbedError, Embedder, EmbeddingCache, HashedWords, ModelId, Overflow};
 use x0_ml::file::{DiskFolder, FileError, Folder};
 
 const NAME: &str = "vectors";
@@ -118,8 +118,42 @@ fn a_torn_end_is_dropped_and_damage_before_it_is_an_error() {
     damaged[header + 40] ^= 1;
     folder.write(NAME, &damaged).unwrap();
     assert!(matches!(cache.get(&mut folder, &chunk(0), &mut [0.0; 3]), Err(FileError::Damaged { .. })));
-    assert!(cache.compact(&mut folder, &|_| true).is_err());
-    assert!(cache.compact(&mut folder, &|id| *id != chunk(0)).is_ok());
+    assert_eq!(cache.compact(&mut folder, &|_| true).unwrap(), Compacted::default(), "nothing is to go");
+    let compacted = cache.compact(&mut folder, &|id| *id != chunk(1)).unwrap();
+    assert_eq!((compacted.dropped, compacted.damaged, cache.len()), (2, 1, 6));
+    assert_eq!((get(&cache, &mut folder, 0), get(&cache, &mut folder, 7)), (None, Some(7.0)));
+}
+
+/// A write that fails while the power stays leaves any part of its bytes; later records follow at the right
+/// places all the same.
+#[test]
+fn any_failing_operations_leave_a_usable_cache() {
+    for (after, count) in (0..8).flat_map(|after| (1..8).map(move |count| (after, count))) {
+        let mut folder = SimFolder::new(1);
+        let mut cache = filled(&mut folder, 6);
+        folder.fail(after, count);
+        let put = |cache: &mut EmbeddingCache, folder: &mut SimFolder, number: u8| {
+            cache.put(folder, &[(chunk(number), &[f32::from(number); 3])]).is_ok()
+        };
+        let mut written = vec![0, 1, 2, 3, 5];
+        written.extend((10..13).filter(|number| put(&mut cache, &mut folder, *number)));
+        let mut is_compacted = false;
+        for number in 20..30 {
+            is_compacted |= cache.compact(&mut folder, &|id| *id != chunk(4)).is_ok();
+            if put(&mut cache, &mut folder, number) {
+                written.push(number);
+            }
+        }
+        assert!(is_compacted && written.len() > 8, "{after} {count}: {written:?}");
+        let (again, opened) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+        assert_eq!(opened.dropped_len, 0, "{after} {count}");
+        for cache in [&cache, &again] {
+            for number in &written {
+                assert_eq!(get(cache, &mut folder, *number), Some(f32::from(*number)), "{after} {count}");
+            }
+            assert_eq!(get(cache, &mut folder, 4), None);
+        }
+    }
 }
 
 #[test]

@@ -18,3 +18,5 @@ mod folder;
 mod life;
 #[path = "knowledge/support.rs"]
 mod support;
+#[path = "knowledge/withdrawn.rs"]
+mod withdrawn;

@@ -24,6 +24,8 @@ pub struct EmbeddingCache {
     records: HashMap<ChunkId, usize>,
     /// Records in the file, replaced ones included.
     len: usize,
+    /// A write failed, and the file may differ from `records` and `len`.
+    is_suspect: bool,
 }
 
 /// Circumstances of [`EmbeddingCache::open`].
@@ -34,6 +36,16 @@ pub struct Opened {
     pub dropped_len: usize,
     /// The file was made by another model or with other dimensions, and was replaced by an empty one.
     pub was_replaced: bool,
+}
+
+/// Counts of [`EmbeddingCache::compact`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// Records that left the file: those not to be kept, replaced ones and damaged ones.
+    pub dropped: usize,
+    /// Records among them that were to be kept and cannot be read.
+    pub damaged: usize,
 }
 
 impl EmbeddingCache {
@@ -47,25 +59,41 @@ impl EmbeddingCache {
         model: ModelId,
         dimensions: usize,
     ) -> Result<(Self, Opened), FileError> {
-        let mut cache = Self { name: name.to_owned(), model, dimensions, records: HashMap::new(), len: 0 };
-        let mut opened = Opened::default();
-        let file = folder.read(name).map_err(|source| cache.io("read", source))?;
-        let Some(file) = file.filter(|file| !file.is_empty()) else {
-            cache.replace(folder, &cache.header())?;
-            return Ok((cache, opened));
-        };
-        let damaged = |source| FileError::Damaged { name: name.to_owned(), source };
-        if !cache.is_own(&file).map_err(damaged)? {
-            opened.was_replaced = true;
-            cache.replace(folder, &cache.header())?;
-            return Ok((cache, opened));
-        }
-        let kept = cache.read_records(&file).map_err(damaged)?;
-        opened.dropped_len = file.len() - kept;
-        if kept < file.len() {
-            cache.replace(folder, &file[..kept])?;
-        }
+        let (records, name) = (HashMap::new(), name.to_owned());
+        let mut cache = Self { name, model, dimensions, records, len: 0, is_suspect: false };
+        let opened = cache.load(folder)?;
         Ok((cache, opened))
+    }
+
+    /// Reads the places of the records, and makes the file whole.
+    fn load(&mut self, folder: &mut dyn Folder) -> Result<Opened, FileError> {
+        let mut opened = Opened::default();
+        let file = folder.read(&self.name).map_err(|source| self.io("read", source))?;
+        self.records.clear();
+        self.len = 0;
+        let damaged = |name: &str, source| FileError::Damaged { name: name.to_owned(), source };
+        let file = file.filter(|file| !file.is_empty());
+        let is_own = file.as_ref().map(|file| self.is_own(file)).transpose();
+        let is_own = is_own.map_err(|source| damaged(&self.name, source))?;
+        let Some(file) = file.filter(|_| is_own == Some(true)) else {
+            opened.was_replaced = is_own == Some(false);
+            self.replace(folder, &self.header())?;
+            self.is_suspect = false;
+            return Ok(opened);
+        };
+        let kept = self.read_records(&file).map_err(|source| damaged(&self.name, source))?;
+        opened.dropped_len = file.len() - kept;
+        // What a failed write left may not be durable, although it can be read.
+        if kept < file.len() || self.is_suspect {
+            self.replace(folder, &file[..kept])?;
+        }
+        self.is_suspect = false;
+        Ok(opened)
+    }
+
+    /// Finds out what a failed write left.
+    fn recover(&mut self, folder: &mut dyn Folder) -> Result<(), FileError> {
+        if self.is_suspect { self.load(folder).map(drop) } else { Ok(()) }
     }
 
     /// Vectors held.
@@ -114,25 +142,22 @@ impl EmbeddingCache {
     /// Appends vectors and makes them durable.
     ///
     /// # Errors
-    /// [`FileError`]; none of the vectors is held then.
+    /// [`FileError`]; a part of the vectors may be in the file then, and the next call finds out which.
     ///
     /// # Panics
     /// If a vector has other dimensions than the cache.
     pub fn put(&mut self, folder: &mut dyn Folder, vectors: &[(ChunkId, &[f32])]) -> Result<(), FileError> {
+        self.recover(folder)?;
         let mut bytes = Vec::with_capacity(vectors.len() * self.record_len());
         for (chunk, vector) in vectors {
             assert_eq!(vector.len(), self.dimensions, "vectors have the dimensions of the cache");
             write_record(chunk, vector, &mut bytes);
         }
-        let appended = folder
-            .append(&self.name, &bytes)
-            .map_err(|source| self.io("append to", source))
-            .and_then(|()| folder.sync(&self.name).map_err(|source| self.io("sync", source)));
-        if let Err(error) = appended {
-            // A part may have been appended; later records must not follow it at a wrong place.
-            self.compact(folder, &|_| true)?;
-            return Err(error);
-        }
+        // A part may be appended by an error, and a later record must not follow it at a wrong place.
+        self.is_suspect = true;
+        folder.append(&self.name, &bytes).map_err(|source| self.io("append to", source))?;
+        folder.sync(&self.name).map_err(|source| self.io("sync", source))?;
+        self.is_suspect = false;
         for (chunk, _) in vectors {
             self.records.insert(*chunk, self.len);
             self.len += 1;
@@ -140,37 +165,44 @@ impl EmbeddingCache {
         Ok(())
     }
 
-    /// Writes the file again with the chunks that are to be kept, and without replaced records.
+    /// Writes the file again with the chunks that are to be kept, and without replaced and damaged records.
+    /// Nothing is written if all of its records are to be kept.
     ///
     /// # Errors
-    /// [`FileError`]; the old file stays.
+    /// [`FileError`]; the old file stays, or the new one is there.
     pub fn compact(
         &mut self,
         folder: &mut dyn Folder,
         keep: &dyn Fn(&ChunkId) -> bool,
-    ) -> Result<(), FileError> {
-        let file = folder.read(&self.name).map_err(|source| self.io("read", source))?.unwrap_or_default();
+    ) -> Result<Compacted, FileError> {
+        self.recover(folder)?;
         let mut kept: Vec<(usize, ChunkId)> = self
             .records
             .iter()
             .filter(|(chunk, _)| keep(chunk))
             .map(|(chunk, record)| (*record, *chunk))
             .collect();
+        if kept.len() == self.len {
+            return Ok(Compacted::default());
+        }
+        let file = folder.read(&self.name).map_err(|source| self.io("read", source))?.unwrap_or_default();
         kept.sort_unstable();
-        let mut bytes = self.header();
-        for (record, chunk) in &kept {
+        let (wanted, mut bytes) = (kept.len(), self.header());
+        kept.retain(|(record, chunk)| {
             let offset = HEADER + record * self.record_len();
             let record = file.get(offset..offset + self.record_len());
             let record = record.filter(|record| read_record(record, offset, None) == Some(*chunk));
-            bytes.extend(record.ok_or_else(|| FileError::Damaged {
-                name: self.name.clone(),
-                source: Damage::new(offset, "the checksum of a record differs"),
-            })?);
-        }
+            bytes.extend(record.unwrap_or_default());
+            record.is_some()
+        });
+        // An error may come before or after the new file took the place of the old one.
+        self.is_suspect = true;
         self.replace(folder, &bytes)?;
+        self.is_suspect = false;
+        let compacted = Compacted { dropped: self.len - kept.len(), damaged: wanted - kept.len() };
         self.len = kept.len();
         self.records = kept.into_iter().enumerate().map(|(place, (_, chunk))| (chunk, place)).collect();
-        Ok(())
+        Ok(compacted)
     }
 
     fn record_len(&self) -> usize {

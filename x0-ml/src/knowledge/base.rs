@@ -1,5 +1,6 @@
 //! A driver without threads.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::engine::{HandleError, Knowledge};
@@ -7,7 +8,7 @@ use super::message::{Input, NewChunk, Output};
 use super::options::KnowledgeOptions;
 use super::snapshot::Snapshot;
 use super::store::{Change, KnowledgeStore};
-use crate::chunk::{ChunkError, ChunkOptions, Chunker, TokenSpans, WordTokens};
+use crate::chunk::{ChunkError, ChunkId, ChunkOptions, Chunker, TokenSpans, WordTokens};
 use crate::embed::{EmbedError, Embedder, EmbeddingCache};
 use crate::file::{Damage, FileError, Folder, IndexFile};
 use crate::hash::digest_of;
@@ -141,6 +142,8 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     index: HnswIndex,
     lexical: LexicalIndex,
     fingerprint: [u8; 32],
+    /// Chunks whose text was withdrawn and whose vectors may still be in the cache.
+    withdrawn: HashSet<ChunkId>,
     /// Whether the last save succeeded.
     is_saved: bool,
     opening: Opening,
@@ -194,6 +197,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             index,
             lexical: LexicalIndex::new(lexical),
             fingerprint,
+            withdrawn: HashSet::new(),
             is_saved: false,
             opening,
             telemetry: Telemetry::new(),
@@ -396,11 +400,12 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 }
                 return None;
             }
-            Output::Remove { ids } => {
+            Output::Remove { ids, withdrawn } => {
                 for id in ids {
                     self.index.remove(id);
                     self.lexical.remove(id);
                 }
+                self.withdrawn.extend(withdrawn);
                 return None;
             }
             Output::Publish => {
@@ -412,11 +417,30 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 let (vectors, lexical) = (self.index.save(), self.lexical.save());
                 let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
                 self.telemetry.saved(file.len());
-                self.is_saved = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
+                let is_written = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
+                self.is_saved = self.forget_withdrawn() && is_written;
                 Input::Saved { is_durable: self.is_saved }
             }
             Output::LeftOut { .. } => return None,
         })
+    }
+
+    /// Takes vectors of withdrawn text out of the cache; `false` if its file cannot be written.
+    ///
+    /// While documents wait, the cache holds vectors that they will need, after a rebuild for instance, and
+    /// only what was seen to leave goes. Otherwise everything goes that stands in no document.
+    fn forget_withdrawn(&mut self) -> bool {
+        let (passages, withdrawn) = (self.engine.passages(), &self.withdrawn);
+        let is_settled = self.engine.is_idle();
+        let keep = |chunk: &ChunkId| {
+            passages.number(chunk).is_some() || !is_settled && !withdrawn.contains(chunk)
+        };
+        let compacted = self.cache.compact(&mut self.folder, &keep);
+        self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
+        if compacted.is_ok() {
+            self.withdrawn.clear();
+        }
+        compacted.is_ok()
     }
 
     /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are
@@ -426,6 +450,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         let mut vectors = vec![0.0; chunks.len() * dimensions];
         let mut missing = Vec::new();
         for (place, (chunk, vector)) in chunks.iter().zip(vectors.chunks_mut(dimensions)).enumerate() {
+            self.withdrawn.remove(&chunk.chunk);
             // A damaged record counts as missing; the new one takes its place.
             if !self.cache.get(&mut self.folder, &chunk.chunk, vector).unwrap_or(false) {
                 missing.push(place);

@@ -194,7 +194,8 @@ impl Knowledge {
         let unfinished = std::mem::take(&mut catalogue.unfinished);
         let mut engine = Self::over(options, catalogue);
         if !unfinished.is_empty() {
-            engine.outputs.push_back(Output::Remove { ids: unfinished.into_iter().collect() });
+            let ids = unfinished.into_iter().collect();
+            engine.outputs.push_back(Output::Remove { ids, withdrawn: Vec::new() });
             engine.outputs.push_back(Output::Publish);
         }
         Ok(engine)
@@ -490,10 +491,11 @@ impl Knowledge {
     }
 
     /// A document is complete or removed: its old chunks leave, readers see it, and a save is due some time.
-    fn complete(&mut self, now: Duration, gone: Vec<VectorId>) {
+    fn complete(&mut self, now: Duration, gone: Vec<(VectorId, ChunkId)>) {
         self.failures = 0;
         if !gone.is_empty() {
-            self.outputs.push_back(Output::Remove { ids: gone });
+            let (ids, withdrawn) = gone.into_iter().unzip();
+            self.outputs.push_back(Output::Remove { ids, withdrawn });
         }
         self.outputs.push_back(Output::Publish);
         self.unsaved += 1;
@@ -563,7 +565,7 @@ impl Knowledge {
         let inserted: Vec<VectorId> =
             embedding.chunks.iter().map(|(id, ..)| *id).filter(|id| self.unfinished.remove(id)).collect();
         if !inserted.is_empty() {
-            self.outputs.push_back(Output::Remove { ids: inserted });
+            self.outputs.push_back(Output::Remove { ids: inserted, withdrawn: Vec::new() });
         }
     }
 

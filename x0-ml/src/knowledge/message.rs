@@ -134,6 +134,10 @@ pub enum Output {
     Remove {
         /// Their numbers.
         ids: Vec<VectorId>,
+        /// Names of those whose text stands in no document any more. A cache forgets their vectors before the
+        /// next [`Save`](Self::Save), unless the text comes back. Chunks of a document that is tried again
+        /// are not among them.
+        withdrawn: Vec<ChunkId>,
     },
     /// Publish the index to its readers: a document is complete, or removed.
     Publish,

@@ -131,14 +131,13 @@ impl Passages {
         self.chunks.keys().copied()
     }
 
-    /// Puts a document in the place of its earlier revision. Returns the numbers of chunks that stand nowhere
-    /// any more.
+    /// Puts a document in the place of its earlier revision. Returns the chunks that stand nowhere any more.
     pub(crate) fn replace(
         &mut self,
         document: &DocumentId,
         known: Known,
         names: &[ChunkId],
-    ) -> Vec<VectorId> {
+    ) -> Vec<(VectorId, ChunkId)> {
         for ((id, span), chunk) in known.chunks.iter().zip(names) {
             self.number_of.insert(*chunk, *id);
             let held = self.chunks.entry(*id).or_insert_with(|| Held { chunk: *chunk, places: Vec::new() });
@@ -148,14 +147,18 @@ impl Passages {
         before.map_or_else(Vec::new, |before| self.withdraw(document, &before.chunks))
     }
 
-    /// Removes a document. Returns the numbers of chunks that stand nowhere any more.
-    pub(crate) fn remove(&mut self, document: &DocumentId) -> Vec<VectorId> {
+    /// Removes a document. Returns the chunks that stand nowhere any more.
+    pub(crate) fn remove(&mut self, document: &DocumentId) -> Vec<(VectorId, ChunkId)> {
         let before = self.documents.remove(document);
         before.map_or_else(Vec::new, |before| self.withdraw(document, &before.chunks))
     }
 
     /// Takes one place of the document off each chunk.
-    fn withdraw(&mut self, document: &DocumentId, chunks: &[(VectorId, Range<usize>)]) -> Vec<VectorId> {
+    fn withdraw(
+        &mut self,
+        document: &DocumentId,
+        chunks: &[(VectorId, Range<usize>)],
+    ) -> Vec<(VectorId, ChunkId)> {
         let mut gone = Vec::new();
         for (id, span) in chunks {
             let Some(held) = self.chunks.get_mut(id) else { continue };
@@ -164,9 +167,10 @@ impl Passages {
                 held.places.remove(at);
             }
             if held.places.is_empty() {
-                self.number_of.remove(&held.chunk);
+                let chunk = held.chunk;
+                self.number_of.remove(&chunk);
                 self.chunks.remove(id);
-                gone.push(*id);
+                gone.push((*id, chunk));
             }
         }
         gone

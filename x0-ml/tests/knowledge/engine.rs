@@ -120,12 +120,12 @@ fn unfinished_chunks_are_removed_after_a_restart() {
     engine.save();
     let Some(Output::Save { catalogue }) = engine.poll_output() else { panic!() };
     let mut restored = Knowledge::restore(KnowledgeOptions::new(), &catalogue).unwrap();
-    assert_eq!(restored.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id] }));
+    assert_eq!(restored.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id], withdrawn: Vec::new() }));
     assert_eq!((restored.poll_output(), restored.poll_output()), (Some(Output::Publish), None));
     assert_eq!(restored.passages().chunks_len(), 0);
     // A failure takes them out of the running engine as well.
     engine.handle(NOW, Input::Failed).unwrap();
-    assert_eq!(engine.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id] }));
+    assert_eq!(engine.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id], withdrawn: Vec::new() }));
     assert_eq!(engine.poll_timeout(), Some(NOW + Duration::from_secs(1)));
     // A save that failed is tried again after an interval.
     engine.handle(NOW, Input::Saved { is_durable: false }).unwrap();

@@ -24,13 +24,33 @@ pub(crate) struct SimFolder {
     durable_names: BTreeMap<String, usize>,
     operations: usize,
     crash_at: Option<usize>,
+    /// Operations that fail although the power stays, as on a full disk.
+    failing: std::ops::Range<usize>,
     seed: u64,
 }
 
 impl SimFolder {
     pub(crate) fn new(seed: u64) -> Self {
         let names = BTreeMap::new();
-        Self { inodes: Vec::new(), durable_names: names.clone(), names, operations: 0, crash_at: None, seed }
+        Self {
+            inodes: Vec::new(),
+            durable_names: names.clone(),
+            names,
+            operations: 0,
+            crash_at: None,
+            failing: 0..0,
+            seed,
+        }
+    }
+
+    /// Lets `count` operations fail after `after` more ones. Half of the bytes of a write are written.
+    pub(crate) fn fail(&mut self, after: usize, count: usize) {
+        self.failing = self.operations + after + 1..self.operations + after + 1 + count;
+    }
+
+    /// The bytes of all files.
+    pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
+        self.names.iter().map(|(name, at)| (name.clone(), self.inodes[*at].written.clone())).collect()
     }
 
     /// Operations so far that change something.
@@ -78,10 +98,22 @@ impl SimFolder {
     /// Counts an operation; the last one before the crash may take effect, later ones do not.
     fn operation(&mut self) -> io::Result<bool> {
         self.operations += 1;
+        if self.failing.contains(&self.operations) {
+            return Err(io::Error::other("no room"));
+        }
         match self.crash_at {
             Some(at) if self.operations > at + 1 => Err(io::Error::other("no power")),
             Some(at) if self.operations == at + 1 => Ok(false),
             _ => Ok(true),
+        }
+    }
+
+    /// The bytes that an operation writes; `None` without power.
+    fn part<'b>(&self, bytes: &'b [u8], result: &io::Result<bool>) -> Option<&'b [u8]> {
+        match result {
+            Ok(_) => Some(bytes),
+            Err(_) if self.has_crashed() => None,
+            Err(_) => Some(&bytes[..bytes.len() / 2]),
         }
     }
 
@@ -116,15 +148,19 @@ impl Folder for SimFolder {
     }
 
     fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let is_whole = self.operation()?;
-        self.inode(name).written = bytes.to_vec();
-        done(is_whole)
+        let is_whole = self.operation();
+        if let Some(part) = self.part(bytes, &is_whole) {
+            self.inode(name).written = part.to_vec();
+        }
+        done(is_whole?)
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let is_whole = self.operation()?;
-        self.inode(name).written.extend(bytes);
-        done(is_whole)
+        let is_whole = self.operation();
+        if let Some(part) = self.part(bytes, &is_whole) {
+            self.inode(name).written.extend(part);
+        }
+        done(is_whole?)
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
@@ -169,6 +205,10 @@ impl SharedFolder {
 
     pub(crate) fn has_crashed(&self) -> bool {
         self.0.lock().unwrap().has_crashed()
+    }
+
+    pub(crate) fn fail(&self, after: usize, count: usize) {
+        self.0.lock().unwrap().fail(after, count);
     }
 
     pub(crate) fn take(&self) -> SimFolder {
