@@ -15,6 +15,7 @@ mod diversity;
 mod fusion;
 mod hit;
 mod passage;
+mod passing;
 mod retriever;
 
 pub use diversity::{RerankError, Reranker, maximal_marginal_relevance};

@@ -244,12 +244,15 @@ impl<'a> PassageFilter<'a> {
         self.source.is_none() && self.tag.is_none() && self.revisions.is_none() && self.predicate.is_none()
     }
 
+    /// Whether a document that is held passes.
     pub(super) fn passes(&self, passages: &Passages, document: &DocumentId) -> bool {
-        passages.documents.get(document).is_some_and(|known| {
-            self.source.is_none_or(|source| known.source == source)
-                && self.tag.is_none_or(|tag| known.tags.contains(tag))
-                && self.revisions.as_ref().is_none_or(|revisions| revisions.contains(&known.revision))
-                && self.predicate.is_none_or(|predicate| predicate(document))
-        })
+        passages.documents.get(document).is_some_and(|known| self.takes(document, known))
+    }
+
+    pub(super) fn takes(&self, document: &DocumentId, known: &Known) -> bool {
+        self.source.is_none_or(|source| known.source == source)
+            && self.tag.is_none_or(|tag| known.tags.contains(tag))
+            && self.revisions.as_ref().is_none_or(|revisions| revisions.contains(&known.revision))
+            && self.predicate.is_none_or(|predicate| predicate(document))
     }
 }

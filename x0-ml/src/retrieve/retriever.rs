@@ -3,7 +3,8 @@
 use super::fusion::{Fused, Fusion, fuse};
 use super::hit::Hit;
 use super::passage::{PassageFilter, Passages, Place};
-use crate::index::{Search, SearchError, VectorId, VectorReader};
+use super::passing::Passing;
+use crate::index::{Filter, Search, SearchError, VectorId, VectorReader};
 use crate::lexical::LexicalIndex;
 
 /// Lists that a query asks.
@@ -144,9 +145,9 @@ impl<'a> Retriever<'a> {
     /// [`QueryError`].
     pub fn query(&self, query: &Query<'_>) -> Result<Vec<Hit>, QueryError> {
         let depth = query.depth.max(query.k);
-        let passes = |id: VectorId| self.place(id, &query.filter).is_some();
-        let filter: Option<&(dyn Fn(VectorId) -> bool + Sync)> =
-            if query.filter.is_empty() { None } else { Some(&passes) };
+        let passing = (!query.filter.is_empty()).then(|| Passing::new(self.passages, &query.filter));
+        let passes = |id: VectorId| passing.as_ref().is_none_or(|passing| passing.contains(id));
+        let filter: Option<Filter<'_>> = passing.is_some().then_some(&passes as Filter<'_>);
         let dense = match (query.mode, query.vector) {
             (Mode::Lexical, _) => Vec::new(),
             (_, None) => return Err(QueryError::NoVector),

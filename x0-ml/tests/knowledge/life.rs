@@ -1,10 +1,11 @@
 //! The daily life of a node.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use x0_ml::chunk::ChunkOptions;
+use x0_ml::embed::Embedder;
 use x0_ml::file::Folder;
 use x0_ml::knowledge::{
     KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore,
@@ -282,6 +283,16 @@ fn filters_choose_documents() {
     let own = |document: &DocumentId| document.as_str() == "doc7";
     assert_eq!(found(PassageFilter::new().predicate(&own)), ["doc7"]);
     assert!(found(PassageFilter::new().source("elsewhere")).is_empty());
+    // The indexes ask for each chunk they score, and the caller's condition is asked once for each document,
+    // and once more for each chunk of the two lists.
+    let asked = AtomicUsize::new(0);
+    let counted = |_: &DocumentId| asked.fetch_add(1, Ordering::Relaxed) < usize::MAX;
+    let mut vector = [0.0; 48];
+    embedder.embed(&["sentence topic"], &mut vector).unwrap();
+    let query = Query::new("sentence topic").vector(&vector).filter(PassageFilter::new().predicate(&counted));
+    assert_eq!(base.answer(&query).unwrap().len(), 10);
+    let chunks = base.engine().passages().chunks_len();
+    assert!(asked.into_inner() <= 12 + chunks, "{chunks} chunks");
     let no_vector = base.answer(&Query::new("sentence"));
     assert!(matches!(no_vector, Err(KnowledgeError::Query(QueryError::NoVector))));
 }

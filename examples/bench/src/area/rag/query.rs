@@ -11,7 +11,7 @@ use x0_ml::chunk::{Chunk, ChunkOptions, Chunker, TokenSpans};
 use x0_ml::embed::{EmbedError, Embedded, Embedder, ModelId};
 use x0_ml::file::DiskFolder;
 use x0_ml::knowledge::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeOptions, KnowledgeStore, MemoryStore};
-use x0_ml::retrieve::{Document, DocumentId, Mode, Query};
+use x0_ml::retrieve::{Document, DocumentId, Mode, PassageFilter, Query};
 
 use super::quality::corpus::Corpus;
 use super::quality::dense::Dense;
@@ -28,6 +28,9 @@ const EMBEDDED: Metric = Metric { name: "chunks embedded", unit: "" };
 const ADDED: usize = 51;
 /// Pages of which one paragraph is changed.
 const PAGES: usize = 100;
+/// The tag that queries with a filter ask for, and the pages of which one has it.
+const TAG: &str = "tagged";
+const TAGGED_OF: usize = 10;
 
 /// Queries of a knowledge base with 50,000 chunks, without their embedding.
 #[derive(Debug, Clone, clap::Args)]
@@ -105,7 +108,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             texts.insert(chunk.id, &page.text[chunk.span]);
             count += 1;
         }
-        store.put(&DocumentId::new(format!("page{number:05}")), Document::new(page.text.clone()))?;
+        let mut document = Document::new(page.text.clone());
+        if number % TAGGED_OF == 0 {
+            document.tags.insert(TAG.to_owned());
+        }
+        store.put(&DocumentId::new(format!("page{number:05}")), document)?;
     }
     ensure!(count >= options.chunks, "the manuals hold {count} chunks: give fewer `--passage-tokens`");
     let texts: Vec<_> = texts.into_iter().collect();
@@ -145,13 +152,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         queries.len(),
     );
     let mut cases = Vec::new();
-    for (name, mode) in [("hybrid", Mode::Hybrid), ("dense", Mode::Dense), ("lexical", Mode::Lexical)] {
+    let all = PassageFilter::new();
+    let tagged = PassageFilter::new().tag(TAG);
+    for (name, mode, filter) in [
+        ("hybrid", Mode::Hybrid, &all),
+        ("dense", Mode::Dense, &all),
+        ("lexical", Mode::Lexical, &all),
+        ("hybrid, filter that a tenth of the pages pass", Mode::Hybrid, &tagged),
+    ] {
         let mut case = Case::new("rag", format!("query, {name}"), how.clone(), vec!["x0".to_owned()]);
         for _ in 0..options.turns {
             let (mut clock, mut cpu) = (Vec::new(), Vec::new());
             for (text, vector) in queries.iter().zip(embedded.chunks_exact(dimensions)) {
                 let (began, used) = (Instant::now(), worker::cpu()?);
-                let hits = base.answer(&Query::new(text).vector(vector).mode(mode))?;
+                let query = Query::new(text).vector(vector).mode(mode).filter(filter.clone());
+                let hits = base.answer(&query)?;
                 let (took, used) = (began.elapsed(), worker::cpu()?.saturating_sub(used));
                 std::hint::black_box(hits);
                 clock.push(took.as_secs_f64() * 1e6);
