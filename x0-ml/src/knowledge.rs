@@ -39,6 +39,7 @@ mod message;
 mod options;
 mod snapshot;
 mod store;
+mod waiting;
 
 pub use base::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, Opening};
 pub use engine::{HandleError, Knowledge, KnowledgeStats};

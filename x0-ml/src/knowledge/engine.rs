@@ -1,6 +1,6 @@
 //! The protocol engine.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,14 @@ use std::time::Duration;
 use super::catalogue::{self, Catalogue};
 use super::message::{Input, NewChunk, Output};
 use super::options::KnowledgeOptions;
+use super::waiting::{Aside, Change, Waiting};
 use crate::chunk::{Chunk, ChunkId};
 use crate::file::Damage;
 use crate::index::VectorId;
 use crate::retrieve::{Document, DocumentId, Known, Passages};
+
+/// Failures in a row, of several documents then, after which all of them wait.
+const FAILURES_IN_A_ROW: u32 = 3;
 
 /// Keeps indexes equal to a store: the protocol engine. It owns no store, model, index, file or clock.
 ///
@@ -23,7 +27,8 @@ use crate::retrieve::{Document, DocumentId, Known, Passages};
 /// `Read` for [`Input::Late`] as well; a `Save` may wait beside it. An error of `handle` changes nothing.
 ///
 /// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max)
-/// chunks. Until it is complete, queries cite its earlier revision.
+/// chunks. Until it is complete, queries cite its earlier revision. A document of which a step fails waits
+/// aside while the others are indexed, and is then tried again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,16 +66,13 @@ pub struct Knowledge {
     seen: u64,
     /// `applied` as it was before the outputs that wait were made.
     published: u64,
-    /// Changes that are not worked on yet.
-    pending: BTreeMap<DocumentId, Change>,
-    /// Changes whose documents are not complete on this node, and when they no longer hold `applied` back.
-    late: BTreeMap<DocumentId, (Change, Duration)>,
+    waiting: Waiting,
     work: Option<Work>,
     scan: Option<Scan>,
     /// A scan is to begin when the present one ends.
     is_scan_due: bool,
-    /// More changed than `pending` holds: the scan begins when all of `pending` is done, so that each scan
-    /// makes progress.
+    /// More changed than `waiting` holds: the scan begins when none of them is ready, so that each scan makes
+    /// progress.
     has_overflown: bool,
     /// Chunks in the indexes, or on their way, that no complete document holds.
     unfinished: BTreeSet<VectorId>,
@@ -103,12 +105,6 @@ pub struct KnowledgeStats {
     pub failures: u64,
     /// Documents left out after too many failures, or because they were late for too long.
     pub documents_left_out: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Change {
-    revision: u64,
-    attempts: u32,
 }
 
 /// The document that is worked on.
@@ -208,8 +204,7 @@ impl Knowledge {
             applied: catalogue.applied,
             seen: catalogue.applied,
             published: catalogue.applied,
-            pending: BTreeMap::new(),
-            late: BTreeMap::new(),
+            waiting: Waiting::default(),
             work: None,
             scan: None,
             is_scan_due: false,
@@ -243,10 +238,11 @@ impl Knowledge {
         if self.outputs.iter().any(is_change) { self.published } else { self.applied }
     }
 
-    /// Changed documents that wait, late ones and the one that is worked on included.
+    /// Changed documents that wait, those that are late, those that failed and the one that is worked on
+    /// included.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len() + self.late.len() + usize::from(self.work.is_some())
+        self.waiting.len() + usize::from(self.work.is_some())
     }
 
     /// Whether nothing is to be done: no change waits and no scan runs.
@@ -271,8 +267,7 @@ impl Knowledge {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let save =
             self.unsaved_since.filter(|_| !self.is_saving).map(|since| since + self.options.save_interval);
-        let late = self.late.values().map(|(_, until)| *until).min();
-        [save, self.retry_at, late].into_iter().flatten().min()
+        [save, self.retry_at, self.waiting.next_due()].into_iter().flatten().min()
     }
 
     /// Takes an input. Follow it by [`poll_output`](Self::poll_output) until `None`.
@@ -301,18 +296,10 @@ impl Knowledge {
     /// Remembers a change; the newest of a document counts.
     fn note(&mut self, document: DocumentId, revision: u64) {
         self.seen = self.seen.max(revision);
-        if let Some((change, _)) = self.late.remove(&document) {
-            // The document is read again. The revision that waits for it is still that of the first change.
-            self.pending.insert(document.clone(), change);
-        }
-        if self.pending.len() >= self.options.pending_max && !self.pending.contains_key(&document) {
+        if !self.waiting.note(document, revision, self.options.pending_max) {
             // Too many to remember: the scan finds them all.
             (self.is_scan_due, self.has_overflown) = (true, true);
-            return;
         }
-        let change = self.pending.entry(document).or_insert(Change { revision, attempts: 0 });
-        // The oldest revision stays: until the document is done, no later one counts as applied.
-        change.revision = change.revision.min(revision);
     }
 
     fn listed(
@@ -396,7 +383,7 @@ impl Knowledge {
         let work =
             work.filter(|work| work.document == document).ok_or(HandleError::NotAsked { input: "Read" })?;
         let Some((revision, Document { text, source, tags })) = found else {
-            self.work = None;
+            self.end_work();
             if self.passages.revision(&document).is_some() {
                 let gone = self.passages.remove(&document);
                 self.stats.documents_removed += 1;
@@ -405,7 +392,7 @@ impl Knowledge {
             return Ok(());
         };
         if self.passages.revision(&document) == Some(revision) {
-            self.work = None;
+            self.end_work();
             return Ok(());
         }
         let text: Arc<str> = text.into();
@@ -455,9 +442,10 @@ impl Knowledge {
             self.outputs.push_back(Output::Embed { job: self.jobs, chunks: embedding.batch.clone() });
             return;
         }
-        let Some(Work { document, step: Step::Embedding(read, embedding), .. }) = self.work.take() else {
+        let Some(Work { document, change, step: Step::Embedding(read, embedding) }) = self.work.take() else {
             return;
         };
+        self.waiting.done(change);
         let names: Vec<ChunkId> = embedding.chunks.iter().map(|(_, chunk, _)| *chunk).collect();
         let chunks: Vec<_> = embedding.chunks.into_iter().map(|(id, _, span)| (id, span)).collect();
         for (id, _) in &chunks {
@@ -508,25 +496,42 @@ impl Knowledge {
             return Err(not_asked);
         }
         self.stats.failures += 1;
-        self.failures = (self.failures + 1).min(7);
-        self.retry_at = Some(now + self.options.retry * (1 << (self.failures - 1)));
+        self.failures = self.failures.saturating_add(1);
         if let Some(Work { document, change, step }) = self.work.take() {
             self.abandon(step);
-            let attempts = change.attempts + 1;
-            if attempts >= self.options.attempts_max {
+            let change = Change { attempts: change.attempts + 1, ..change };
+            if change.attempts >= self.options.attempts_max
+                || self.waiting.aside_len() >= self.options.pending_max
+            {
+                self.waiting.done(change);
                 self.stats.documents_left_out += 1;
                 self.outputs.push_back(Output::LeftOut { document });
             } else {
-                let pending = self.pending.entry(document).or_insert(change);
-                pending.attempts = attempts;
-                pending.revision = pending.revision.min(change.revision);
+                self.waiting.put_aside(document, change, now + self.delay(change.attempts), Aside::Failed);
+            }
+            if self.failures >= FAILURES_IN_A_ROW {
+                self.retry_at = Some(now + self.options.retry);
             }
         } else {
             // The scan begins again: its position may be lost with the store.
             self.scan = None;
             self.is_scan_due = true;
+            self.retry_at = Some(now + self.delay(self.failures));
         }
         Ok(())
+    }
+
+    /// The wait after so many failures.
+    fn delay(&self, failures: u32) -> Duration {
+        self.options.retry * (1 << failures.saturating_sub(1).min(6))
+    }
+
+    /// The document that is worked on has nothing more to do.
+    fn end_work(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.failures = 0;
+            self.waiting.done(work.change);
+        }
     }
 
     /// The document that was to be read is not complete on this node. It waits aside for its next change, so
@@ -534,26 +539,13 @@ impl Knowledge {
     fn late(&mut self, now: Duration) -> Result<(), HandleError> {
         let work = self.work.take_if(|work| matches!(work.step, Step::Reading));
         let Work { document, change, .. } = work.ok_or(HandleError::NotAsked { input: "Late" })?;
-        match self.pending.get_mut(&document) {
-            // The document has changed meanwhile and is read again anyway.
-            Some(pending) => pending.revision = pending.revision.min(change.revision),
-            None => {
-                self.late.insert(document, (change, now + self.options.late_max));
-            }
-        }
+        self.waiting.put_aside(document, change, now + self.options.late_max, Aside::Late);
         Ok(())
     }
 
-    /// Leaves out documents that were late for too long.
-    fn leave_out_late(&mut self, now: Duration) {
-        let due: Vec<DocumentId> = self
-            .late
-            .iter()
-            .filter(|(_, (_, until))| *until <= now)
-            .map(|(document, _)| document.clone())
-            .collect();
-        for document in due {
-            self.late.remove(&document);
+    /// Leaves out documents that were late for too long, and makes failed ones ready whose time has come.
+    fn take_due(&mut self, now: Duration) {
+        for document in self.waiting.take_due(now) {
             self.stats.documents_left_out += 1;
             self.outputs.push_back(Output::LeftOut { document });
         }
@@ -588,16 +580,16 @@ impl Knowledge {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
-        self.leave_out_late(now);
-        // A step that failed holds back the next one, so that a store that is away is not asked without
-        // pause.
+        self.take_due(now);
+        // Steps that fail one after the other hold back the next one, so that a store that is away is not asked
+        // without pause.
         if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {
-            if self.is_scan_due && (self.pending.is_empty() || !self.has_overflown) {
+            if self.is_scan_due && (!self.waiting.is_any_ready() || !self.has_overflown) {
                 (self.is_scan_due, self.has_overflown) = (false, false);
                 self.stats.scans += 1;
                 self.scan = Some(Scan { after: None, revision: None });
                 self.list();
-            } else if let Some((document, change)) = self.pending.pop_first() {
+            } else if let Some((document, change)) = self.waiting.take() {
                 self.outputs.push_back(Output::Read { document: document.clone() });
                 self.work = Some(Work { document, change, step: Step::Reading });
             }
@@ -622,9 +614,7 @@ impl Knowledge {
         if self.scan.is_some() || self.is_scan_due {
             return;
         }
-        let late = self.late.values().map(|(change, _)| change);
-        let waiting = self.pending.values().chain(late).chain(self.work.iter().map(|work| &work.change));
-        let applied = waiting.map(|change| change.revision.saturating_sub(1)).min().unwrap_or(self.seen);
+        let applied = self.waiting.oldest().map_or(self.seen, |revision| revision.saturating_sub(1));
         let applied = self.applied.max(applied.min(self.seen));
         if applied > self.applied {
             self.published = self.applied();

@@ -103,6 +103,61 @@ fn late_documents_wait_aside() {
     assert!(matches!(engine.poll_output(), Some(Output::Chunk { .. })));
 }
 
+/// A document that fails waits aside; the others are indexed meanwhile. Failures in a row hold them back, too.
+#[test]
+fn a_failing_document_lets_the_others_pass() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new().attempts_max(3));
+    let read = |name: &str| Some(Output::Read { document: name.into() });
+    let at = |seconds: u64| NOW + Duration::from_secs(seconds);
+    let gone = |name: &str| Input::Read { document: name.into(), found: None };
+    for (name, revision) in [("a", 5), ("b", 6), ("c", 7)] {
+        engine.handle(NOW, changed(name, revision)).unwrap();
+    }
+    assert_eq!(engine.poll_output(), read("a"));
+    engine.handle(NOW, Input::Failed).unwrap();
+    assert_eq!((engine.poll_output(), engine.poll_timeout()), (read("b"), Some(at(1))));
+    engine.handle(NOW, gone("b")).unwrap();
+    assert_eq!(engine.poll_output(), read("c"));
+    engine.handle(NOW, gone("c")).unwrap();
+    assert_eq!((engine.poll_output(), engine.applied(), engine.pending()), (None, 4, 1));
+    engine.handle(at(1), Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), read("a"));
+    engine.handle(at(1), Input::Failed).unwrap();
+    assert_eq!((engine.poll_output(), engine.poll_timeout()), (None, Some(at(3))), "twice the time");
+    // A change of the document is tried at once.
+    engine.handle(at(1), changed("a", 8)).unwrap();
+    assert_eq!(engine.poll_output(), read("a"));
+    engine.handle(at(1), Input::Failed).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    assert_eq!((engine.applied(), engine.stats().documents_left_out, engine.is_idle()), (8, 1, true));
+
+    // Three in a row: the store may be away.
+    for (name, revision) in [("a", 10), ("b", 11), ("c", 12), ("d", 13)] {
+        engine.handle(at(9), changed(name, revision)).unwrap();
+    }
+    let left_out = Some(Output::LeftOut { document: "a".into() });
+    for (seconds, name, output) in [(9, "a", None), (10, "a", None), (11, "b", None), (12, "a", left_out)] {
+        engine.handle(at(seconds), Input::Timeout).unwrap();
+        assert_eq!((engine.poll_output(), engine.poll_output()), (read(name), None), "{seconds}");
+        engine.handle(at(seconds), Input::Failed).unwrap();
+        assert_eq!((engine.poll_output(), engine.poll_output()), (output, None), "{seconds}");
+        assert_eq!(engine.poll_timeout(), Some(at(seconds + 1)));
+    }
+    // The first success lets all pass again.
+    engine.handle(at(13), Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), read("b"));
+    let found = Some((11, Document::new("one two")));
+    engine.handle(at(13), Input::Read { document: "b".into(), found }).unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(at(13), chunked("b", "one two")).unwrap();
+    let Some(Output::Embed { job, .. }) = engine.poll_output() else { panic!() };
+    engine.handle(at(13), Input::Embedded { job, vectors: vec![1.0] }).unwrap();
+    let rest: Vec<Output> = std::iter::from_fn(|| engine.poll_output()).collect();
+    assert_eq!(rest.last(), read("c").as_ref());
+    engine.handle(at(13), Input::Failed).unwrap();
+    assert_eq!(engine.poll_output(), read("d"));
+}
+
 /// Chunks of a document that was not complete at the save leave the indexes after a restart.
 #[test]
 fn unfinished_chunks_are_removed_after_a_restart() {
@@ -120,7 +175,10 @@ fn unfinished_chunks_are_removed_after_a_restart() {
     engine.save();
     let Some(Output::Save { catalogue }) = engine.poll_output() else { panic!() };
     let mut restored = Knowledge::restore(KnowledgeOptions::new(), &catalogue).unwrap();
-    assert_eq!(restored.poll_output(), Some(Output::Remove { ids: vec![chunks[0].id], withdrawn: Vec::new() }));
+    assert_eq!(
+        restored.poll_output(),
+        Some(Output::Remove { ids: vec![chunks[0].id], withdrawn: Vec::new() })
+    );
     assert_eq!((restored.poll_output(), restored.poll_output()), (Some(Output::Publish), None));
     assert_eq!(restored.passages().chunks_len(), 0);
     // A failure takes them out of the running engine as well.
