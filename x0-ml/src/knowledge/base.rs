@@ -326,7 +326,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         Ok(self.is_saved)
     }
 
-    /// The best passages for a text.
+    /// The best passages for a text. A text that the embedder truncates counts in
+    /// `x0_ml_embeddings_truncated_total`; to report it, embed the text and call [`answer`](Self::answer).
     ///
     /// # Errors
     /// [`KnowledgeError::Embed`] or [`KnowledgeError::Query`].
@@ -334,7 +335,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         let mut vector = Vec::new();
         if mode != Mode::Lexical {
             vector = vec![0.0; self.embedder.dimensions()];
-            self.embedder.embed(&[text], &mut vector).map_err(KnowledgeError::Embed)?;
+            let embedded = self.embedder.embed(&[text], &mut vector).map_err(KnowledgeError::Embed)?;
+            self.telemetry.truncated(embedded);
         }
         self.answer(&Query::new(text).vector(&vector).k(k).mode(mode))
     }
@@ -357,14 +359,23 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     }
 
     fn handle(&mut self, now: Duration, input: Input) -> Result<(), KnowledgeError> {
-        self.engine.handle(now, input).map_err(KnowledgeError::Handle)
+        let handled = self.engine.handle(now, input).map_err(KnowledgeError::Handle);
+        self.telemetry.state(&self.engine);
+        handled
     }
 
     fn carry_out(&mut self, now: Duration, output: Output) -> Result<(), KnowledgeError> {
         let (stage, begun) = (Stage::of(&output), Telemetry::begin());
         let answer = self.perform(output);
         self.telemetry.ended(stage, begun);
-        answer.map_or(Ok(()), |input| self.handle(now, input))
+        match answer {
+            Some(input) => self.handle(now, input),
+            None => {
+                // Once the outputs of a change are carried out, it is applied.
+                self.telemetry.state(&self.engine);
+                Ok(())
+            }
+        }
     }
 
     /// The input that answers an output, for those that have one.
@@ -410,7 +421,6 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             }
             Output::Publish => {
                 self.index.publish();
-                self.telemetry.applied(&self.engine);
                 return None;
             }
             Output::Save { catalogue } => {
@@ -432,9 +442,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     fn forget_withdrawn(&mut self) -> bool {
         let (passages, withdrawn) = (self.engine.passages(), &self.withdrawn);
         let is_settled = self.engine.is_idle();
-        let keep = |chunk: &ChunkId| {
-            passages.number(chunk).is_some() || !is_settled && !withdrawn.contains(chunk)
-        };
+        let keep =
+            |chunk: &ChunkId| passages.number(chunk).is_some() || !is_settled && !withdrawn.contains(chunk);
         let compacted = self.cache.compact(&mut self.folder, &keep);
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {

@@ -238,6 +238,12 @@ impl Knowledge {
         if self.outputs.iter().any(is_change) { self.published } else { self.applied }
     }
 
+    /// The newest revision that the store reported. [`applied`](Self::applied) lags by the difference.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Changed documents that wait, those that are late, those that failed and the one that is worked on
     /// included.
     #[must_use]
@@ -581,8 +587,8 @@ impl Knowledge {
             self.retry_at = None;
         }
         self.take_due(now);
-        // Steps that fail one after the other hold back the next one, so that a store that is away is not asked
-        // without pause.
+        // Steps that fail one after the other hold back the next one, so that a store that is away is not
+        // asked without pause.
         if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {
             if self.is_scan_due && (!self.waiting.is_any_ready() || !self.has_overflown) {
                 (self.is_scan_due, self.has_overflown) = (false, false);

@@ -9,6 +9,7 @@ use metrics::{
 
 use super::Stage;
 use crate::embed::Embedded;
+use crate::index::RestoreError;
 use crate::knowledge::{Knowledge, KnowledgeError};
 
 /// Describes each name to the installed recorder.
@@ -33,6 +34,11 @@ pub fn describe() {
         Unit::Count,
         "Revision up to which all changes are in the indexes"
     );
+    describe_gauge!(
+        "x0_ml_lag_revisions",
+        Unit::Count,
+        "Revisions between the applied one and the newest that the store reported"
+    );
     describe_counter!(
         "x0_ml_rebuilds_total",
         Unit::Count,
@@ -55,6 +61,7 @@ pub(crate) struct Telemetry {
     chunks: Gauge,
     pending: Gauge,
     applied: Gauge,
+    lag: Gauge,
     damage: Counter,
     settings: Counter,
     /// In the order of [`Stage`].
@@ -73,6 +80,7 @@ impl Telemetry {
             chunks: gauge!("x0_ml_chunks"),
             pending: gauge!("x0_ml_pending_documents"),
             applied: gauge!("x0_ml_applied_revision"),
+            lag: gauge!("x0_ml_lag_revisions"),
             damage: counter!("x0_ml_rebuilds_total", "cause" => "damage"),
             settings: counter!("x0_ml_rebuilds_total", "cause" => "settings"),
             stages: ["list", "read", "chunk", "embed", "insert", "remove", "publish", "save", "query"]
@@ -95,6 +103,10 @@ impl Telemetry {
     pub(crate) fn embedded(&self, vectors: usize, embedded: Embedded) {
         self.from_model.increment(vectors as u64);
         self.tokens.increment(embedded.tokens as u64);
+        self.truncated(embedded);
+    }
+
+    pub(crate) fn truncated(&self, embedded: Embedded) {
         self.truncated.increment(embedded.truncated as u64);
     }
 
@@ -106,15 +118,19 @@ impl Telemetry {
         self.saved.set(len as f64);
     }
 
-    pub(crate) fn applied(&self, engine: &Knowledge) {
+    pub(crate) fn state(&self, engine: &Knowledge) {
+        let applied = engine.applied();
         self.chunks.set(engine.passages().chunks_len() as f64);
         self.pending.set(engine.pending() as f64);
-        self.applied.set(engine.applied() as f64);
+        self.applied.set(applied as f64);
+        self.lag.set(engine.seen().saturating_sub(applied) as f64);
     }
 
     pub(crate) fn rebuilt(&self, cause: &KnowledgeError) {
         match cause {
-            KnowledgeError::Settings { .. } => self.settings.increment(1),
+            KnowledgeError::Settings { .. } | KnowledgeError::Restore(RestoreError::Options { .. }) => {
+                self.settings.increment(1);
+            }
             _ => self.damage.increment(1),
         }
     }
