@@ -13,4 +13,4 @@ mod sections;
 pub use damage::{Damage, FileError};
 pub use folder::{DiskFolder, Folder};
 pub use index_file::IndexFile;
-pub(crate) use sections::{Reader, SectionWriter, Sections};
+pub(crate) use sections::{Reader, SectionWriter, Sections, count32};

@@ -10,10 +10,13 @@
 
 #[path = "knowledge/folder.rs"]
 mod folder;
+#[path = "index/random.rs"]
+mod random;
 
 use std::path::PathBuf;
 
 use folder::SimFolder;
+use random::Random;
 use x0_ml::chunk::ChunkId;
 use x0_ml::embed::{Compacted, EmbedError, Embedder, EmbeddingCache, HashedWords, ModelId, Overflow};
 use x0_ml::file::{DiskFolder, FileError, Folder};
@@ -122,6 +125,63 @@ fn a_torn_end_is_dropped_and_damage_before_it_is_an_error() {
     let compacted = cache.compact(&mut folder, &|id| *id != chunk(1)).unwrap();
     assert_eq!((compacted.dropped, compacted.damaged, cache.len()), (2, 1, 6));
     assert_eq!((get(&cache, &mut folder, 0), get(&cache, &mut folder, 7)), (None, Some(7.0)));
+}
+
+/// Right checksums of header and records, so that damage reaches the checks behind them.
+fn resign(file: &mut [u8]) {
+    if file.len() < 52 {
+        return;
+    }
+    let (header, records) = file.split_at_mut(52);
+    let sign = |bytes: &mut [u8]| {
+        let (content, checksum) = bytes.split_at_mut(bytes.len() - 4);
+        checksum.copy_from_slice(&crc32c::crc32c(content).to_le_bytes());
+    };
+    sign(header);
+    records.chunks_exact_mut(32 + 12 + 4).for_each(sign);
+}
+
+/// An error, or a cache that can be read, written and compacted.
+#[test]
+fn ten_thousand_damaged_caches() {
+    let mut random = Random(21);
+    let mut folder = SimFolder::new(1);
+    filled(&mut folder, 8);
+    let file = folder.read(NAME).unwrap().unwrap();
+    let mut accepted = 0;
+    for round in 0..10_000 {
+        let mut damaged = file.clone();
+        for _ in 0..=random.below(3) {
+            let bound = if random.below(2) == 0 { 52 } else { file.len() };
+            damaged[random.below(bound)] = random.next() as u8;
+        }
+        if round % 5 == 0 {
+            damaged.truncate(random.below(file.len()));
+        }
+        if round % 4 != 1 {
+            resign(&mut damaged);
+        }
+        let mut folder = SimFolder::new(1);
+        folder.write(NAME, &damaged).unwrap();
+        let (mut cache, opened) = match EmbeddingCache::open(&mut folder, NAME, model(1), 3) {
+            Ok(opened) => opened,
+            Err(FileError::Damaged { name, source }) => {
+                assert!(name == NAME && source.offset <= damaged.len() as u64, "{source}");
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        accepted += usize::from(!opened.was_replaced);
+        assert!(cache.len() <= 8 && opened.dropped_len <= damaged.len());
+        for number in 0..8 {
+            get(&cache, &mut folder, number);
+        }
+        cache.put(&mut folder, &[(chunk(99), &[9.0; 3])]).unwrap();
+        cache.compact(&mut folder, &|id| *id != chunk(1)).unwrap();
+        let (again, _) = EmbeddingCache::open(&mut folder, NAME, model(1), 3).unwrap();
+        assert_eq!((again.len(), get(&again, &mut folder, 99)), (cache.len(), Some(9.0)));
+    }
+    assert!(accepted > 1000, "{accepted}");
 }
 
 /// A write that fails while the power stays leaves any part of its bytes; later records follow at the right

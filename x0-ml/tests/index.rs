@@ -19,7 +19,11 @@ mod filters;
 #[cfg(feature = "hnsw_rs")]
 #[path = "index/hnsw_rs.rs"]
 mod hnsw_rs;
+#[path = "index/random.rs"]
+mod random;
 #[path = "index/samples.rs"]
 mod samples;
+#[path = "index/sections.rs"]
+mod sections;
 #[path = "index/support.rs"]
 mod support;

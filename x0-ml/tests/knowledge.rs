@@ -16,6 +16,10 @@ mod engine;
 mod folder;
 #[path = "knowledge/life.rs"]
 mod life;
+#[path = "index/random.rs"]
+mod random;
+#[path = "index/sections.rs"]
+mod sections;
 #[path = "knowledge/support.rs"]
 mod support;
 #[path = "knowledge/withdrawn.rs"]

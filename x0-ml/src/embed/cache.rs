@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::embedder::ModelId;
 use crate::chunk::ChunkId;
-use crate::file::{Damage, FileError, Folder, IndexFile, Reader};
+use crate::file::{Damage, FileError, Folder, IndexFile, Reader, count32};
 
 const KIND: [u8; 8] = *b"X0MLEMB\0";
 const VERSION: u32 = 1;
@@ -83,7 +83,7 @@ impl EmbeddingCache {
         };
         let kept = self.read_records(&file).map_err(|source| damaged(&self.name, source))?;
         opened.dropped_len = file.len() - kept;
-        // What a failed write left may not be durable, although it can be read.
+        // Bytes of a failed write may not be durable, although they can be read.
         if kept < file.len() || self.is_suspect {
             self.replace(folder, &file[..kept])?;
         }
@@ -213,7 +213,7 @@ impl EmbeddingCache {
         let mut header = Vec::with_capacity(HEADER);
         header.extend(KIND);
         header.extend(VERSION.to_le_bytes());
-        header.extend(u32::try_from(self.dimensions).unwrap_or(u32::MAX).to_le_bytes());
+        header.extend(count32(self.dimensions).to_le_bytes());
         header.extend(self.model.as_bytes());
         header.extend(crc32c::crc32c(&header).to_le_bytes());
         header

@@ -9,6 +9,12 @@ const ENTRY: usize = 24;
 /// More than any file has; bounds the table before it is read.
 const SECTIONS_MAX: usize = 64;
 
+/// A number as files hold it. A number of 2^32 or more becomes one that does not fit the rest of the file, so
+/// that the file is refused when it is read.
+pub(crate) fn count32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// Collects sections and writes them behind their table.
 pub(crate) struct SectionWriter {
     kind: [u8; 8],
@@ -31,8 +37,7 @@ impl SectionWriter {
         let mut file = Vec::with_capacity(header + body);
         file.extend(self.kind);
         file.extend(self.version.to_le_bytes());
-        // At most SECTIONS_MAX, so it fits.
-        file.extend(u32::try_from(self.sections.len()).unwrap_or(u32::MAX).to_le_bytes());
+        file.extend(count32(self.sections.len()).to_le_bytes());
         let mut offset = header;
         for (name, bytes) in &self.sections {
             file.extend(name.to_le_bytes());

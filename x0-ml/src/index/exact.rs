@@ -11,7 +11,7 @@ use super::vector_index::{
     InsertError, OptionsError, RestoreError, Search, SearchError, VectorIndex, VectorReader, check,
     check_dimensions, rank,
 };
-use crate::file::{SectionWriter, Sections};
+use crate::file::{SectionWriter, Sections, count32};
 use crate::simd::Path;
 
 const KIND: [u8; 8] = *b"X0MLEXA\0";
@@ -135,14 +135,14 @@ impl Rows {
 
     pub(super) fn save(&self, kind: [u8; 8]) -> Vec<u8> {
         let mut file = SectionWriter::new(kind, VERSION);
-        let settings = [self.metric.code(), u32::try_from(self.dimensions).unwrap_or(u32::MAX)];
+        let settings = [self.metric.code(), count32(self.dimensions)];
         file.section(SETTINGS, settings.iter().flat_map(|number| number.to_le_bytes()).collect());
         file.section(IDS, self.ids.iter().flat_map(|id| id.0.to_le_bytes()).collect());
         file.section(VECTORS, self.vectors.iter().flat_map(|number| number.to_le_bytes()).collect());
         file.finish()
     }
 
-    /// What [`save`](Self::save) wrote, with the settings of these rows.
+    /// Rows from the bytes of [`save`](Self::save), with the settings of these rows.
     pub(super) fn restored(&self, file: &[u8], kind: [u8; 8]) -> Result<Self, RestoreError> {
         let sections = Sections::parse(file, kind, VERSION)?;
         let mut settings = sections.section(SETTINGS)?;
@@ -181,7 +181,7 @@ impl Rows {
     }
 }
 
-/// What the index on hnsw_rs needs besides.
+/// Access for the index on hnsw_rs.
 #[cfg(feature = "hnsw_rs")]
 impl Rows {
     pub(super) fn dimensions(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::chunk::ChunkId;
-use crate::file::{Damage, Reader, SectionWriter, Sections};
+use crate::file::{Damage, Reader, SectionWriter, Sections, count32};
 use crate::index::VectorId;
 use crate::retrieve::{DocumentId, Held, Known, Passages, Place};
 
@@ -13,6 +13,8 @@ const SETTINGS: u32 = 1;
 const CHUNKS: u32 = 2;
 const DOCUMENTS: u32 = 3;
 const UNFINISHED: u32 = 4;
+/// More chunks than a node lives to see; above it, the next numbers could overflow.
+const NEXT_MAX: u64 = 1 << 63;
 
 /// The part that survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,7 +56,7 @@ pub(super) fn encode(passages: &Passages, applied: u64, unfinished: &BTreeSet<Ve
 }
 
 fn put_len(bytes: &mut Vec<u8>, len: usize) {
-    bytes.extend(u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend(count32(len).to_le_bytes());
 }
 
 fn put(bytes: &mut Vec<u8>, content: &[u8]) {
@@ -72,7 +74,12 @@ pub(super) fn decode(file: &[u8]) -> Result<Catalogue, Damage> {
     let sections = Sections::parse(file, KIND, VERSION)?;
     let mut settings = sections.section(SETTINGS)?;
     settings.expect(2, 8)?;
-    let (applied, next) = (settings.u64()?, settings.u64()?);
+    let applied = settings.u64()?;
+    let damage = settings.damage("the next number of a chunk cannot be");
+    let next = settings.u64()?;
+    if next > NEXT_MAX {
+        return Err(damage);
+    }
     let mut passages = Passages { next, ..Passages::default() };
 
     let mut chunks = sections.section(CHUNKS)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::bm25::{LexicalIndex, LexicalOptions};
 use super::stem::Stemming;
-use crate::file::{Damage, SectionWriter, Sections};
+use crate::file::{Damage, SectionWriter, Sections, count32};
 use crate::index::{RestoreError, VectorId};
 
 const KIND: [u8; 8] = *b"X0MLLEX\0";
@@ -17,13 +17,12 @@ impl LexicalIndex {
     /// The index as the bytes of a file. Equal texts give equal bytes, whatever the order of changes was.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let mut sorted: Vec<usize> = self.terms.values().copied().collect();
         sorted.sort_unstable_by(|a, b| self.words[*a].cmp(&self.words[*b]));
         let (mut words, mut number_of) = (Vec::new(), HashMap::with_capacity(sorted.len()));
         for (place, term) in sorted.iter().enumerate() {
-            number_of.insert(*term, number(place));
-            words.extend(number(self.words[*term].len()).to_le_bytes());
+            number_of.insert(*term, count32(place));
+            words.extend(count32(self.words[*term].len()).to_le_bytes());
             words.extend(self.words[*term].as_bytes());
         }
         let mut texts = Vec::new();
@@ -40,7 +39,7 @@ impl LexicalIndex {
             }
             counts.sort_unstable();
             texts.extend(id.0.to_le_bytes());
-            texts.extend(number(counts.len()).to_le_bytes());
+            texts.extend(count32(counts.len()).to_le_bytes());
             for (word, count) in counts {
                 texts.extend(word.to_le_bytes());
                 texts.extend(count.to_le_bytes());

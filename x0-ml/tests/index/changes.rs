@@ -6,7 +6,8 @@ use x0_ml::index::{
 };
 use x0_ml::simd::Path;
 
-use crate::support::{Random, Vectors, exact, hnsw, recall};
+use crate::random::Random;
+use crate::support::{Vectors, exact, hnsw, recall};
 
 const METRICS: [Metric; 3] = [Metric::InnerProduct, Metric::Cosine, Metric::L2];
 

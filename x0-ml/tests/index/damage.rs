@@ -2,32 +2,12 @@
 
 use x0_ml::index::{ExactIndex, HnswIndex, HnswOptions, Metric, Rerank, RestoreError, Search, VectorIndex};
 
-use crate::support::{Random, Vectors, exact, hnsw};
+use crate::random::Random;
+use crate::sections::{entry, offset, resign, section, word};
+use crate::support::{Vectors, exact, hnsw};
 
 fn options() -> HnswOptions {
     HnswOptions::new(8, Metric::L2).m(4).ef_construction(16).scan_len_max(0)
-}
-
-/// Writes right checksums over damage, so that it reaches the checks behind them.
-fn resign(file: &mut [u8]) {
-    let word = |file: &[u8], at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize;
-    let Some(count) = file.get(12..16).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()) as usize)
-    else {
-        return;
-    };
-    let end = 16 + 24 * count.min(64);
-    if file.len() < end + 4 {
-        return;
-    }
-    for entry in (16..end).step_by(24) {
-        let (offset, len) = (word(file, entry + 8), word(file, entry + 16));
-        if let Some(section) = file.get(offset..offset.saturating_add(len)) {
-            let checksum = crc32c::crc32c(section).to_le_bytes();
-            file[entry + 4..entry + 8].copy_from_slice(&checksum);
-        }
-    }
-    let checksum = crc32c::crc32c(&file[..end]).to_le_bytes();
-    file[end..end + 4].copy_from_slice(&checksum);
 }
 
 fn check(index: &mut dyn VectorIndex, file: &[u8], mutated: &[u8], query: &[f32]) {
@@ -160,21 +140,34 @@ fn files_with_nearly_all_slots_free_are_bounded() {
     assert!(format!("{error:?}").contains("nearly all slots are free"), "{error:?}");
 }
 
-fn word(file: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize
-}
-
-fn entry(file: &[u8], name: u32) -> usize {
-    let entries = (16..).step_by(24);
-    entries.take(7).find(|at| file[*at..at + 4] == name.to_le_bytes()).unwrap()
-}
-
-fn offset(file: &[u8], name: u32) -> usize {
-    word(file, entry(file, name) + 8)
-}
-
-fn section(file: &[u8], name: u32) -> &[u8] {
-    &file[offset(file, name)..][..word(file, entry(file, name) + 16)]
+/// Counts of changes that the next change would overflow, or that are fewer than the nodes, are damage.
+#[test]
+fn counts_that_cannot_be_are_refused() {
+    let data = Vectors::new(8, 4, 11).take(20);
+    let file = hnsw(options(), &data).save();
+    let with = |inserted: u64, removed: u64| {
+        let mut crafted = file.clone();
+        let at = offset(&crafted, 1) + 28;
+        crafted[at..at + 8].copy_from_slice(&inserted.to_le_bytes());
+        crafted[at + 8..at + 16].copy_from_slice(&removed.to_le_bytes());
+        resign(&mut crafted);
+        let mut index = HnswIndex::new(options()).unwrap();
+        index.restore(&crafted).map(|()| index)
+    };
+    for (inserted, removed) in [(u64::MAX, 0), (1 << 63, 0), (19, 0), (20, 21), (20, u64::MAX)] {
+        let Err(RestoreError::Damaged(damage)) = with(inserted, removed) else {
+            panic!("{inserted} {removed}")
+        };
+        assert_eq!(
+            (damage.offset, damage.reason),
+            (offset(&file, 1) as u64 + 28, "the counts of changes cannot be")
+        );
+    }
+    for (inserted, removed) in [(20, 0), ((1 << 63) - 1, 0), ((1 << 63) - 1, (1 << 63) - 1)] {
+        let mut index = with(inserted, removed).unwrap();
+        index.insert(x0_ml::index::VectorId(99), &data[0]).unwrap();
+        assert!(index.remove(x0_ml::index::VectorId(99)));
+    }
 }
 
 /// Puts another section in the place of one; those behind it move.

@@ -6,7 +6,8 @@ use x0_ml::index::{
     ExactIndex, HnswRsIndex, HnswRsOptions, Metric, RestoreError, Search, VectorId, VectorIndex,
 };
 
-use crate::support::{Random, Vectors};
+use crate::random::Random;
+use crate::support::Vectors;
 
 const METRICS: [Metric; 3] = [Metric::InnerProduct, Metric::Cosine, Metric::L2];
 

@@ -4,27 +4,12 @@ use std::time::Duration;
 
 use x0_ml::embed::Embedder;
 use x0_ml::index::{HnswOptions, Metric, Search};
-use x0_ml::knowledge::{Knowledge, KnowledgeOptions};
+use x0_ml::knowledge::{Input, Knowledge, KnowledgeOptions, Output, Snapshot};
 
 use crate::folder::{SharedFolder, SimFolder};
-use crate::support::{Base, Counting, Shared, check, open, put, remove, text};
-
-/// Ingests, changes and saves, until the folder fails or the steps are used up.
-fn live(base: &mut Base, store: &Shared, steps: usize) -> usize {
-    let mut left = steps;
-    for round in 0..4 {
-        let name = ["alpha", "beta", "gamma", "alpha"][round];
-        put(store, name, text(&format!("{name}{round}"), 5 + 3 * round));
-        if round == 2 {
-            remove(store, "beta");
-        }
-        let now = Duration::from_secs(round as u64);
-        while left > 0 && base.step(now).unwrap() {
-            left -= 1;
-        }
-    }
-    steps - left
-}
+use crate::random::Random;
+use crate::sections::{offset, resign};
+use crate::support::{Counting, Shared, check, open, options, put, remove, text};
 
 fn crash(seed: u64, at_operation: Option<usize>, steps: usize) -> (usize, usize) {
     let (store, embedder) = (Shared::default(), Counting::new());
@@ -34,13 +19,9 @@ fn crash(seed: u64, at_operation: Option<usize>, steps: usize) -> (usize, usize)
     }
     let folder = SharedFolder::new(folder);
     let mut done = 0;
-    if let Ok(mut base) = x0_ml::knowledge::KnowledgeBase::open(
-        crate::support::options(),
-        store.clone(),
-        embedder.clone(),
-        folder.clone(),
-    ) {
-        // The same steps as `live`, over the shared folder.
+    if let Ok(mut base) =
+        x0_ml::knowledge::KnowledgeBase::open(options(), store.clone(), embedder.clone(), folder.clone())
+    {
         let mut left = steps;
         for round in 0..4 {
             let name = ["alpha", "beta", "gamma", "alpha"][round];
@@ -104,7 +85,7 @@ fn nearest(base: &Walked) -> Vec<Vec<f32>> {
 fn after_a_crash_a_graph_finds_what_a_fresh_one_finds() {
     let graph = |scan_len_max| {
         let index = HnswOptions::new(48, Metric::Cosine).m(6).ef_construction(60).scan_len_max(scan_len_max);
-        crate::support::options().knowledge(KnowledgeOptions::new().save_changes(5)).index(index)
+        options().knowledge(KnowledgeOptions::new().save_changes(5)).index(index)
     };
     let (store, embedder) = (Shared::default(), Counting::new());
     let open = |scan_len_max, folder: SharedFolder| {
@@ -157,17 +138,61 @@ fn after_a_crash_a_graph_finds_what_a_fresh_one_finds() {
 #[test]
 fn damaged_catalogues_are_errors() {
     let (store, embedder) = (Shared::default(), Counting::new());
-    let mut base = open(&store, &embedder, SimFolder::new(1));
-    live(&mut base, &store, usize::MAX);
+    let folder = SharedFolder::new(SimFolder::new(1));
+    let mut base = Walked::open(options(), store.clone(), embedder, folder.clone()).unwrap();
+    for (name, content) in [("alpha", "alpha"), ("beta", "alpha"), ("gamma", "gamma")] {
+        put(&store, name, text(content, 9));
+    }
+    while base.engine().stats().documents_indexed < 2 {
+        assert!(base.step(Duration::ZERO).unwrap());
+    }
+    // A save in the midst of a document: the catalogue has a part of its chunks.
+    let before = base.engine().stats().chunks_embedded;
+    while base.engine().stats().chunks_embedded == before {
+        assert!(base.step(Duration::ZERO).unwrap());
+    }
     base.save(Duration::ZERO).unwrap();
-    let mut engine = Knowledge::new(KnowledgeOptions::new());
-    engine.save();
-    let Some(x0_ml::knowledge::Output::Save { catalogue }) = engine.poll_output() else { panic!() };
-    assert!(Knowledge::restore(KnowledgeOptions::new(), &catalogue).is_ok());
+    let file = folder.take().files().into_iter().find(|(name, _)| name == "knowledge.index").unwrap().1;
+    let catalogue = Snapshot::decode(&file).unwrap().catalogue.to_vec();
+    let restore = |bytes: &[u8]| Knowledge::restore(KnowledgeOptions::new(), bytes);
+    let whole = restore(&catalogue).unwrap();
+    assert!(whole.passages().documents_len() >= 2 && whole.passages().chunks_len() > 4);
     for at in 0..catalogue.len() {
         let mut damaged = catalogue.clone();
         damaged[at] ^= 4;
-        assert!(Knowledge::restore(KnowledgeOptions::new(), &damaged).is_err());
-        assert!(Knowledge::restore(KnowledgeOptions::new(), &catalogue[..at]).is_err());
+        assert!(restore(&damaged).is_err());
+        assert!(restore(&catalogue[..at]).is_err());
+    }
+    // With right checksums the damage reaches the checks behind them; what passes can be worked with.
+    let mut random = Random(7);
+    let mut accepted = 0;
+    for _ in 0..10_000 {
+        let mut damaged = catalogue.clone();
+        for _ in 0..=random.below(2) {
+            let at = random.below(damaged.len());
+            damaged[at] = random.next() as u8;
+        }
+        resign(&mut damaged);
+        let Ok(mut engine) = restore(&damaged) else { continue };
+        accepted += 1;
+        while engine.poll_output().is_some() {}
+        engine.handle(Duration::ZERO, Input::Changed { document: "alpha".into(), revision: 99 }).unwrap();
+        engine.poll_output().unwrap();
+        engine.handle(Duration::ZERO, Input::Read { document: "alpha".into(), found: None }).unwrap();
+        engine.save();
+        while let Some(output) = engine.poll_output() {
+            if let Output::Save { catalogue } = output {
+                restore(&catalogue).unwrap();
+            }
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+    // The number of the next chunk is the second number of the settings.
+    let mut crafted = catalogue;
+    let settings = offset(&crafted, 1);
+    for (next, is_taken) in [((1_u64 << 63), true), ((1 << 63) + 1, false), (u64::MAX, false)] {
+        crafted[settings + 8..settings + 16].copy_from_slice(&next.to_le_bytes());
+        resign(&mut crafted);
+        assert_eq!(restore(&crafted).is_ok(), is_taken, "{next}");
     }
 }

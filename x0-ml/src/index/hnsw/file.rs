@@ -8,7 +8,7 @@ use super::graph::{Graph, LAYERS_MAX};
 use super::options::HnswOptions;
 use super::quantize::square;
 use super::writer::Writer;
-use crate::file::{Damage, Reader, SectionWriter, Sections};
+use crate::file::{Damage, Reader, SectionWriter, Sections, count32};
 use crate::index::rerank::Rerank;
 use crate::index::vector::{Metric, VectorId};
 use crate::index::vector_index::RestoreError;
@@ -17,6 +17,8 @@ const KIND: [u8; 8] = *b"X0MLHNS\0";
 const VERSION: u32 = 1;
 /// No entry point: the index is empty.
 const NONE: u32 = u32::MAX;
+/// More changes than an index lives to see; above it, the next ones could overflow the counts.
+const COUNT_MAX: u64 = 1 << 63;
 
 const SETTINGS: u32 = 1;
 const LAYERS: u32 = 2;
@@ -37,23 +39,22 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
     let graph = &writer.graph;
     let options = &graph.options;
     let live = || (0..graph.slots).filter(|slot| graph.layers_of(*slot) > 0);
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     // The number of a slot in the file. The order of nodes is that of their slots either way.
     let is_dense = is_sparse(graph.len, graph.slots);
     let mut renumbered = Vec::new();
     if is_dense {
         renumbered = vec![0; graph.slots as usize];
-        live().enumerate().for_each(|(place, slot)| renumbered[slot as usize] = number(place));
+        live().enumerate().for_each(|(place, slot)| renumbered[slot as usize] = count32(place));
     }
     let place = |slot: u32| renumbered.get(slot as usize).copied().unwrap_or(slot);
-    let slots = if is_dense { number(graph.len) } else { graph.slots };
+    let slots = if is_dense { count32(graph.len) } else { graph.slots };
     let mut file = SectionWriter::new(KIND, VERSION);
 
     let mut settings = Vec::new();
     for setting in [
         options.metric.code(),
-        number(options.dimensions),
-        number(options.m),
+        count32(options.dimensions),
+        count32(options.m),
         slots,
         graph.entry.map_or(NONE, place),
     ] {
@@ -76,7 +77,7 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
     for slot in live() {
         for layer in 0..graph.layers_of(slot) {
             let row = graph.links_of(layer, slot);
-            links.extend(number(row.len()).to_le_bytes());
+            links.extend(count32(row.len()).to_le_bytes());
             links.extend(row.iter().flat_map(|link| place(*link).to_le_bytes()));
         }
     }
@@ -139,8 +140,11 @@ pub(super) fn restore(file: &[u8], options: &HnswOptions) -> Result<Writer, Rest
     check_entry(&graph, &live).map_err(|reason| at_entry.damage(reason))?;
 
     let mut writer = Writer::over(graph);
-    writer.inserted = settings.u64()?;
-    writer.removed = settings.u64()?;
+    let damage = settings.damage("the counts of changes cannot be");
+    (writer.inserted, writer.removed) = (settings.u64()?, settings.u64()?);
+    if !(live.len() as u64..COUNT_MAX).contains(&writer.inserted) || writer.removed > writer.inserted {
+        return Err(damage.into());
+    }
     writer.free = (0..slots).filter(|slot| writer.graph.layers_of(*slot) == 0).map(Reverse).collect();
     read_ids(&mut writer, &live, sections.section(IDS)?)?;
     read_codes(&mut writer.graph, &live, sections.section(SCALES)?, sections.section(CODES)?)?;
