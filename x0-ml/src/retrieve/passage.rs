@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::chunk::ChunkId;
 use crate::index::VectorId;
 
-/// The caller's name of a document.
+/// The caller's name of a document. Copies share its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DocumentId(String);
+pub struct DocumentId(Arc<str>);
 
 impl DocumentId {
     /// A name.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
@@ -39,7 +40,7 @@ impl From<&str> for DocumentId {
 /// A document as a store holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Document {
-    /// Its text.
+    /// The text of the document.
     pub text: String,
     /// The source of the document; may be empty.
     pub source: String,
