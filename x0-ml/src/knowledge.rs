@@ -37,13 +37,15 @@ mod engine;
 pub mod kv;
 mod message;
 mod options;
+mod searcher;
 mod snapshot;
 mod store;
 mod waiting;
 
-pub use base::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, Opening};
+pub use base::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, MakeIndex, Opening};
 pub use engine::{HandleError, Knowledge, KnowledgeStats};
 pub use message::{Input, NewChunk, Output};
 pub use options::KnowledgeOptions;
+pub use searcher::{EngineRef, Searcher};
 pub use snapshot::Snapshot;
 pub use store::{Change, KnowledgeStore, MemoryStore, Page, StoreError};

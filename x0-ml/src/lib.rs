@@ -29,7 +29,7 @@
 //! - [`lexical`]: BM25 with removals in place.
 //! - [`retrieve`]: fusion of both lists, filters, passages that can be cited.
 //! - [`knowledge`]: the protocol engine that keeps the indexes equal to a store, the seam
-//!   [`KnowledgeStore`](knowledge::KnowledgeStore), and a driver.
+//!   [`KnowledgeStore`](knowledge::KnowledgeStore), a driver, and its handle for queries on other threads.
 //! - [`file`](mod@file): files with versions and checksums, replaced whole. [`simd`]: dot products with the
 //!   same bits on every processor. [`telemetry`]: the names of the metrics.
 //!
@@ -54,11 +54,12 @@
 //! - One seed and one order of changes give the same index file on every processor.
 //! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not
 //!   what they promise: at most 20 times their number (a file of one vector in each 8 slots).
-//! - A search never waits for the writer.
+//! - A search of vectors never waits for the writer. A query of a knowledge base waits for changes in memory,
+//!   and never for a store, a model or a file ([`Searcher`](knowledge::Searcher)).
 //!
 //! # Limitations
 //! [`HashedWords`](embed::HashedWords) knows words and no meaning; meaning needs the feature `minilm` or a
-//! model of the caller. The lexical index is searched by its owner only, not beside the writer.
+//! model of the caller. A lexical index by itself is searched by its owner only, not beside the writer.
 //! Near-duplicates are recognised by their words, not by their meaning.
 //!
 //! # Dependencies

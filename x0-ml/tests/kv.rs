@@ -344,7 +344,8 @@ fn crash(kind: CollectionKind, seed: u64, at: Option<usize>) -> usize {
     let mut fresh = node(&store, kind, SharedFolder::new(SimFolder::new(9))).unwrap();
     fresh.run(Duration::ZERO).unwrap();
     let documents = |base: &Node| {
-        let passages = base.engine().passages();
+        let engine = base.engine();
+        let passages = engine.passages();
         passages.documents().map(|(document, revision)| (document.clone(), revision)).collect::<Vec<_>>()
     };
     assert_eq!(documents(&again), writer.list(None, 100).unwrap().documents);

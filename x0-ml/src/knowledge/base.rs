@@ -1,11 +1,13 @@
 //! A driver without threads.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{HandleError, Knowledge};
 use super::message::{Input, NewChunk, Output};
 use super::options::KnowledgeOptions;
+use super::searcher::{EngineRef, Held, Searcher};
 use super::snapshot::Snapshot;
 use super::store::{Change, KnowledgeStore};
 use crate::chunk::{ChunkError, ChunkId, ChunkOptions, Chunker, TokenSpans, WordTokens};
@@ -14,7 +16,7 @@ use crate::file::{Damage, FileError, Folder, IndexFile};
 use crate::hash::digest_of;
 use crate::index::{HnswIndex, HnswOptions, Metric, OptionsError, RestoreError, VectorIndex, VectorReader};
 use crate::lexical::{LexicalIndex, LexicalOptions};
-use crate::retrieve::{Hit, Mode, Query, QueryError, Retriever};
+use crate::retrieve::{Hit, Mode, Query, QueryError};
 use crate::telemetry::{Stage, Telemetry};
 
 const CACHE: &str = "embeddings.cache";
@@ -133,22 +135,25 @@ pub enum KnowledgeError {
 /// The folder holds `embeddings.cache` and `knowledge.index`. Damage of either is reported by
 /// [`opening`](Self::opening), and what is lost is built again.
 pub struct KnowledgeBase<S, E, F, T = WordTokens> {
-    engine: Knowledge,
+    /// The engine and the lexical index.
+    searcher: Searcher,
     store: S,
     embedder: E,
     chunker: Chunker<T>,
     folder: F,
     cache: EmbeddingCache,
-    index: HnswIndex,
-    lexical: LexicalIndex,
+    index: Box<dyn VectorIndex>,
     fingerprint: [u8; 32],
     /// Chunks whose text was withdrawn and whose vectors may still be in the cache.
     withdrawn: HashSet<ChunkId>,
     /// Whether the last save succeeded.
     is_saved: bool,
     opening: Opening,
-    telemetry: Telemetry,
+    telemetry: Arc<Telemetry>,
 }
+
+/// Makes an empty vector index of so many dimensions.
+pub type MakeIndex<'a> = &'a dyn Fn(usize) -> Result<Box<dyn VectorIndex>, OptionsError>;
 
 impl<S: KnowledgeStore, E: Embedder, F: Folder> KnowledgeBase<S, E, F> {
     /// Opens the folder, with words as tokens.
@@ -174,68 +179,67 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         options: KnowledgeBaseOptions,
         store: S,
         embedder: E,
-        mut folder: F,
+        folder: F,
         tokens: T,
     ) -> Result<Self, KnowledgeError> {
-        let dimensions = embedder.dimensions();
-        let KnowledgeBaseOptions { knowledge, chunk, lexical, index } = options;
-        let mut index_options = index.unwrap_or_else(|| HnswOptions::new(dimensions, Metric::Cosine));
-        index_options.dimensions = dimensions;
-        let index = HnswIndex::new(index_options.clone()).map_err(KnowledgeError::Index)?;
-        let fingerprint = fingerprint(&embedder, chunk, &tokens);
-        let chunker = Chunker::new(chunk, tokens).map_err(KnowledgeError::Chunk)?;
-        let mut opening = Opening::default();
+        let index = options.index;
+        let options = KnowledgeBaseOptions { index: None, ..options };
+        Self::open_with_index(&options, store, embedder, folder, tokens, &|dimensions| {
+            let mut index = index.clone().unwrap_or_else(|| HnswOptions::new(dimensions, Metric::Cosine));
+            index.dimensions = dimensions;
+            Ok(Box::new(HnswIndex::new(index)?))
+        })
+    }
+
+    /// Opens the folder, with the tokens of a model and another vector index than a
+    /// [`HnswIndex`](crate::index::HnswIndex): `make` makes an empty one, and
+    /// [`index`](KnowledgeBaseOptions::index) of the options is not used.
+    ///
+    /// # Errors
+    /// [`KnowledgeError`] if options do not fit together or the folder fails. Damaged files are no error.
+    pub fn open_with_index(
+        options: &KnowledgeBaseOptions,
+        store: S,
+        embedder: E,
+        mut folder: F,
+        tokens: T,
+        make: MakeIndex<'_>,
+    ) -> Result<Self, KnowledgeError> {
+        let mut index = make(embedder.dimensions()).map_err(KnowledgeError::Index)?;
+        let fingerprint = fingerprint(&embedder, options.chunk, &tokens);
+        let chunker = Chunker::new(options.chunk, tokens).map_err(KnowledgeError::Chunk)?;
+        let (mut opening, telemetry) = (Opening::default(), Arc::new(Telemetry::new()));
         let cache = open_cache(&mut folder, &embedder, &mut opening)?;
         let file = IndexFile::new(INDEX).read(&mut folder).map_err(KnowledgeError::File)?;
+        let mut held =
+            Held { engine: Knowledge::new(options.knowledge), lexical: LexicalIndex::new(options.lexical) };
+        if let Some(file) = file {
+            let saved = make(embedder.dimensions()).map_err(KnowledgeError::Index)?;
+            match restore(&file, fingerprint, options, saved) {
+                Ok(restored) => (held, index) = restored,
+                Err(error) => {
+                    telemetry.rebuilt(&error);
+                    opening.rebuild = Some(error);
+                }
+            }
+        }
+        opening.chunks = index.len();
         let mut base = Self {
-            engine: Knowledge::new(knowledge),
+            searcher: Searcher::new(held, index.reader(), Arc::clone(&telemetry)),
             store,
             embedder,
             chunker,
             folder,
             cache,
             index,
-            lexical: LexicalIndex::new(lexical),
             fingerprint,
             withdrawn: HashSet::new(),
             is_saved: false,
             opening,
-            telemetry: Telemetry::new(),
+            telemetry,
         };
-        if let Some(file) = file
-            && let Err(error) = base.restore(&file, knowledge, lexical, index_options)
-        {
-            base.telemetry.rebuilt(&error);
-            base.opening.rebuild = Some(error);
-        }
-        base.opening.chunks = base.index.len();
         base.handle(Duration::ZERO, Input::Rescan)?;
         Ok(base)
-    }
-
-    /// Takes the saved state over; on an error, the empty state stays.
-    fn restore(
-        &mut self,
-        file: &[u8],
-        knowledge: KnowledgeOptions,
-        lexical: LexicalOptions,
-        index_options: HnswOptions,
-    ) -> Result<(), KnowledgeError> {
-        let damaged = |source| KnowledgeError::Snapshot { name: INDEX, source };
-        let snapshot = Snapshot::decode(file).map_err(damaged)?;
-        if snapshot.fingerprint != self.fingerprint {
-            return Err(KnowledgeError::Settings { name: INDEX });
-        }
-        let engine = Knowledge::restore(knowledge, snapshot.catalogue).map_err(damaged)?;
-        let mut index = HnswIndex::new(index_options).map_err(KnowledgeError::Index)?;
-        index.restore(snapshot.vectors).map_err(KnowledgeError::Restore)?;
-        let lexical = LexicalIndex::restore(snapshot.lexical, lexical).map_err(KnowledgeError::Restore)?;
-        let is_whole = engine.passages().numbers().all(|id| index.contains(id) && lexical.contains(id));
-        if !is_whole || index.len() != lexical.len() {
-            return Err(damaged(Damage { offset: 0, reason: "catalogue and indexes hold different chunks" }));
-        }
-        (self.engine, self.index, self.lexical) = (engine, index, lexical);
-        Ok(())
     }
 
     /// The report about the folder.
@@ -257,8 +261,14 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
 
     /// The engine: passages, applied revision, counters.
     #[must_use]
-    pub fn engine(&self) -> &Knowledge {
-        &self.engine
+    pub fn engine(&self) -> EngineRef<'_> {
+        self.searcher.engine()
+    }
+
+    /// A handle to answer queries on other threads.
+    #[must_use]
+    pub fn searcher(&self) -> Searcher {
+        self.searcher.clone()
     }
 
     /// Vectors in the cache.
@@ -274,7 +284,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder
     /// are tried again.
     pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
-        if let Some(output) = self.engine.poll_output() {
+        let output = self.searcher.change().engine.poll_output();
+        if let Some(output) = output {
             self.carry_out(now, output)?;
             return Ok(true);
         }
@@ -287,7 +298,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             self.handle(now, input)?;
             return Ok(true);
         }
-        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
             self.handle(now, Input::Timeout)?;
             return Ok(true);
         }
@@ -306,7 +317,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// When [`step`](Self::step) is due although the store reports no change.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.engine.poll_timeout()
+        self.engine().poll_timeout()
     }
 
     /// Saves now; before a planned end of the process for instance. Documents that wait are not indexed
@@ -315,8 +326,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// # Errors
     /// See [`step`](Self::step).
     pub fn save(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
-        self.engine.save();
-        while let Some(output) = self.engine.poll_output() {
+        self.searcher.change().engine.save();
+        loop {
+            let output = self.searcher.change().engine.poll_output();
+            let Some(output) = output else { break };
             let is_save = matches!(output, Output::Save { .. });
             self.carry_out(now, output)?;
             if is_save {
@@ -346,21 +359,19 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// # Errors
     /// [`KnowledgeError::Query`].
     pub fn answer(&self, query: &Query<'_>) -> Result<Vec<Hit>, KnowledgeError> {
-        let (reader, begun) = (self.index.reader(), Telemetry::begin());
-        let hits = Retriever::new(reader.as_ref(), &self.lexical, self.engine.passages()).query(query);
-        self.telemetry.ended(Stage::Query, begun);
-        hits.map_err(KnowledgeError::Query)
+        self.searcher.answer(query)
     }
 
     /// A handle to search vectors from another thread.
     #[must_use]
-    pub fn reader(&self) -> std::sync::Arc<dyn VectorReader> {
-        self.index.reader()
+    pub fn reader(&self) -> Arc<dyn VectorReader> {
+        self.searcher.vectors()
     }
 
     fn handle(&mut self, now: Duration, input: Input) -> Result<(), KnowledgeError> {
-        let handled = self.engine.handle(now, input).map_err(KnowledgeError::Handle);
-        self.telemetry.state(&self.engine);
+        let mut held = self.searcher.change();
+        let handled = held.engine.handle(now, input).map_err(KnowledgeError::Handle);
+        self.telemetry.state(&held.engine);
         handled
     }
 
@@ -372,7 +383,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             Some(input) => self.handle(now, input),
             None => {
                 // Once the outputs of a change are carried out, it is applied.
-                self.telemetry.state(&self.engine);
+                self.telemetry.state(&self.engine());
                 Ok(())
             }
         }
@@ -407,14 +418,14 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                     // `embed` has checked that the index takes each of these vectors.
                     let is_in = self.index.insert(chunk.id, vector).is_ok();
                     debug_assert!(is_in, "a checked vector is inserted");
-                    self.lexical.insert(chunk.id, chunk.content());
+                    self.searcher.change().lexical.insert(chunk.id, chunk.content());
                 }
                 return None;
             }
             Output::Remove { ids, withdrawn } => {
                 for id in ids {
                     self.index.remove(id);
-                    self.lexical.remove(id);
+                    self.searcher.change().lexical.remove(id);
                 }
                 self.withdrawn.extend(withdrawn);
                 return None;
@@ -424,7 +435,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 return None;
             }
             Output::Save { catalogue } => {
-                let (vectors, lexical) = (self.index.save(), self.lexical.save());
+                let (vectors, lexical) = (self.index.save(), self.searcher.held().lexical.save());
                 let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
                 self.telemetry.saved(file.len());
                 let is_written = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
@@ -440,11 +451,12 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// While documents wait, the cache holds vectors that they will need, after a rebuild for instance, and
     /// only what was seen to leave goes. Otherwise everything goes that stands in no document.
     fn forget_withdrawn(&mut self) -> bool {
-        let (passages, withdrawn) = (self.engine.passages(), &self.withdrawn);
-        let is_settled = self.engine.is_idle();
+        let engine = self.searcher.engine();
+        let (passages, withdrawn, is_settled) = (engine.passages(), &self.withdrawn, engine.is_idle());
         let keep =
             |chunk: &ChunkId| passages.number(chunk).is_some() || !is_settled && !withdrawn.contains(chunk);
         let compacted = self.cache.compact(&mut self.folder, &keep);
+        drop(engine);
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {
             self.withdrawn.clear();
@@ -493,6 +505,29 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     }
 }
 
+/// The saved state, with its vectors in `index`, which is empty.
+fn restore(
+    file: &[u8],
+    fingerprint: [u8; 32],
+    options: &KnowledgeBaseOptions,
+    mut index: Box<dyn VectorIndex>,
+) -> Result<(Held, Box<dyn VectorIndex>), KnowledgeError> {
+    let damaged = |source| KnowledgeError::Snapshot { name: INDEX, source };
+    let snapshot = Snapshot::decode(file).map_err(damaged)?;
+    if snapshot.fingerprint != fingerprint {
+        return Err(KnowledgeError::Settings { name: INDEX });
+    }
+    let engine = Knowledge::restore(options.knowledge, snapshot.catalogue).map_err(damaged)?;
+    index.restore(snapshot.vectors).map_err(KnowledgeError::Restore)?;
+    let lexical =
+        LexicalIndex::restore(snapshot.lexical, options.lexical).map_err(KnowledgeError::Restore)?;
+    let is_whole = engine.passages().numbers().all(|id| index.contains(id) && lexical.contains(id));
+    if !is_whole || index.len() != lexical.len() {
+        return Err(damaged(Damage { offset: 0, reason: "catalogue and indexes hold different chunks" }));
+    }
+    Ok((Held { engine, lexical }, index))
+}
+
 /// Opens the cache; a damaged one is replaced.
 fn open_cache<E: Embedder, F: Folder>(
     folder: &mut F,
@@ -525,10 +560,6 @@ fn fingerprint<E: Embedder>(embedder: &E, chunk: ChunkOptions, tokens: &impl Tok
 
 impl<S, E, F, T> std::fmt::Debug for KnowledgeBase<S, E, F, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KnowledgeBase")
-            .field("chunks", &self.engine.passages().chunks_len())
-            .field("applied", &self.engine.applied())
-            .field("pending", &self.engine.pending())
-            .finish()
+        f.debug_struct("KnowledgeBase").field("searcher", &self.searcher).finish_non_exhaustive()
     }
 }

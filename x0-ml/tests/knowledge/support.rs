@@ -136,7 +136,8 @@ pub(crate) fn check(base: &Base, store: &Shared) {
     let mut fresh = open(&fresh_store, &Counting::new(), SimFolder::new(9));
     fresh.run(Duration::ZERO).unwrap();
     let documents = |base: &Base| {
-        let passages = base.engine().passages();
+        let engine = base.engine();
+        let passages = engine.passages();
         passages.documents().map(|(document, revision)| (document.clone(), revision)).collect::<Vec<_>>()
     };
     let live: Vec<_> = store.store.lock().unwrap().list(None, usize::MAX).unwrap().documents;

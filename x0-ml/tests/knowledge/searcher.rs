@@ -1,0 +1,127 @@
+//! Queries beside the driver, and other indexes in it.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use x0_ml::chunk::WordTokens;
+use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
+use x0_ml::index::{ExactIndex, Metric, VectorIndex};
+use x0_ml::knowledge::{KnowledgeBase, KnowledgeError};
+use x0_ml::retrieve::{Hit, Mode, Query};
+
+use crate::folder::{SharedFolder, SimFolder};
+use crate::support::{Counting, Shared, open, options, put, text};
+
+const NOW: Duration = Duration::ZERO;
+
+/// An embedder that reports texts with a word and waits until it may go on.
+struct Gate {
+    inner: HashedWords,
+    entered: SyncSender<()>,
+    leave: Mutex<Receiver<()>>,
+}
+
+impl Embedder for Gate {
+    fn model(&self) -> &ModelId {
+        self.inner.model()
+    }
+
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.inner.tokens_max()
+    }
+
+    fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
+        if texts.iter().any(|text| text.contains("slow")) {
+            self.entered.send(()).unwrap();
+            self.leave.lock().unwrap().recv().unwrap();
+        }
+        self.inner.embed(texts, vectors)
+    }
+}
+
+#[test]
+fn a_query_does_not_wait_for_an_embedding() {
+    let store = Shared::default();
+    let (entered, has_entered) = sync_channel(1);
+    let (let_leave, leave) = channel();
+    let embedder = Gate { inner: HashedWords::new(48), entered, leave: Mutex::new(leave) };
+    put(&store, "alpha", text("alpha", 3));
+    let mut base = KnowledgeBase::open(options(), store.clone(), embedder, SimFolder::new(1)).unwrap();
+    base.run(NOW).unwrap();
+    let searcher = base.searcher();
+    put(&store, "beta", "a slow one");
+    let indexing = std::thread::spawn(move || base.run(NOW).unwrap());
+    has_entered.recv().unwrap();
+    // The base embeds, and a query is answered all the same.
+    let (answered, answer) = channel();
+    let asking = searcher.clone();
+    std::thread::spawn(move || {
+        let hits = |word: &str| {
+            let hits = asking.answer(&Query::new(word).mode(Mode::Lexical)).unwrap();
+            hits.into_iter().map(|hit| hit.document.to_string()).collect::<Vec<_>>()
+        };
+        answered.send((hits("alpha"), hits("slow"), asking.engine().applied())).unwrap();
+    });
+    let (alpha, slow, applied) = answer.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!((alpha[0].as_str(), slow.len(), applied), ("alpha", 0, 1));
+    let_leave.send(()).unwrap();
+    indexing.join().unwrap();
+    assert_eq!(searcher.answer(&Query::new("slow").mode(Mode::Lexical)).unwrap().len(), 1);
+    assert_eq!(searcher.engine().applied(), 2);
+    assert_eq!(searcher.vectors().len(), searcher.engine().passages().chunks_len());
+    assert!(format!("{searcher:?}").contains("applied: 2"));
+}
+
+#[test]
+fn another_index_takes_the_place_of_the_graph() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    for name in ["alpha", "beta", "gamma"] {
+        put(&store, name, text(name, 9));
+    }
+    let open_exact = || {
+        let make = |dimensions| -> Result<Box<dyn VectorIndex>, _> {
+            Ok(Box::new(ExactIndex::new(dimensions, Metric::Cosine)?))
+        };
+        let (store, embedder) = (store.clone(), Counting::new());
+        KnowledgeBase::open_with_index(&options(), store, embedder, folder.clone(), WordTokens, &make)
+            .unwrap()
+    };
+    let mut exact = open_exact();
+    exact.run(NOW).unwrap();
+    assert!(exact.save(NOW).unwrap());
+    let mut graph = open(&store, &Counting::new(), SimFolder::new(2));
+    store.store.lock().unwrap().cut();
+    graph.run(NOW).unwrap();
+    let restored = open_exact();
+    assert!(restored.opening().rebuild.is_none(), "{:?}", restored.opening());
+    assert_eq!(restored.opening().chunks, exact.reader().len());
+    // Nearly equal scores may stand in another order.
+    for (name, line) in [("alpha", 1), ("beta", 3), ("gamma", 7)] {
+        let sentence =
+            format!("Sentence {line} of {name} names topic {name}{line} and topic {}.", line * line);
+        for (name_of, hits) in [
+            ("graph", graph.query(&sentence, 1, Mode::Dense).unwrap()),
+            ("exact", restored.query(&sentence, 1, Mode::Dense).unwrap()),
+        ] {
+            assert_eq!(documents(&hits), [name], "{name_of} {line}");
+        }
+    }
+    // The file of one index is damage for the other.
+    let base = KnowledgeBase::open(options(), store.clone(), Counting::new(), folder.clone()).unwrap();
+    assert!(matches!(base.opening().rebuild, Some(KnowledgeError::Restore(_))));
+}
+
+fn documents(hits: &[Hit]) -> Vec<&str> {
+    hits.iter().map(|hit| hit.document.as_str()).collect()
+}
+
+#[test]
+fn handles_cross_threads() {
+    fn is_shared<T: Send + Sync + Clone + 'static>() {}
+    is_shared::<x0_ml::knowledge::Searcher>();
+}
