@@ -1,6 +1,6 @@
 //! A driver without threads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::file::{Damage, FileError, Folder, IndexFile};
 use crate::hash::digest_of;
 use crate::index::{HnswIndex, HnswOptions, Metric, OptionsError, RestoreError, VectorIndex, VectorReader};
 use crate::lexical::{LexicalIndex, LexicalOptions};
-use crate::retrieve::{Hit, Mode, Query, QueryError};
+use crate::retrieve::{Hit, Mode, Query, QueryError, RerankError, Reranker};
 use crate::telemetry::{Stage, Telemetry};
 
 const CACHE: &str = "embeddings.cache";
@@ -127,6 +127,9 @@ pub enum KnowledgeError {
     /// The query failed.
     #[error("the query failed")]
     Query(#[source] QueryError),
+    /// The hits were not ranked again.
+    #[error("the hits keep their order")]
+    Rerank(#[source] RerankError),
 }
 
 /// One collection: a store, an embedder, a folder and the indexes over them, driven by calls of
@@ -360,6 +363,35 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// [`KnowledgeError::Query`].
     pub fn answer(&self, query: &Query<'_>) -> Result<Vec<Hit>, KnowledgeError> {
         self.searcher.answer(query)
+    }
+
+    /// Orders hits by a model that reads the query and each passage. The passages are read from the store;
+    /// one that is gone counts as an empty text.
+    ///
+    /// # Errors
+    /// [`KnowledgeError::Rerank`]; the order stays.
+    pub fn rerank(
+        &mut self,
+        text: &str,
+        hits: &mut [Hit],
+        reranker: &dyn Reranker,
+    ) -> Result<(), KnowledgeError> {
+        let mut documents = HashMap::new();
+        for hit in hits.iter() {
+            documents.entry(hit.document.clone()).or_insert_with(|| {
+                let read = self.store.read(&hit.document).ok().flatten();
+                read.map(|(_, document)| document.text).unwrap_or_default()
+            });
+        }
+        let passage = |hit: &Hit| documents.get(&hit.document)?.get(hit.span.clone());
+        let passages: Vec<&str> = hits.iter().map(|hit| passage(hit).unwrap_or_default()).collect();
+        let scores = reranker.rerank(text, &passages).map_err(KnowledgeError::Rerank)?;
+        let mut ranked: Vec<(f32, Hit)> = scores.into_iter().zip(hits.iter().cloned()).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for (place, (_, hit)) in hits.iter_mut().zip(ranked) {
+            *place = hit;
+        }
+        Ok(())
     }
 
     /// A handle to search vectors from another thread.

@@ -1,5 +1,6 @@
 //! Queries over both indexes.
 
+use super::diversity::maximal_marginal_relevance;
 use super::fusion::{Fused, Fusion, fuse};
 use super::hit::Hit;
 use super::passage::{PassageFilter, Passages, Place};
@@ -23,7 +24,7 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Query<'a> {
-    /// Its text.
+    /// The text of the query.
     pub text: &'a str,
     /// The text's vector; not needed in [`Mode::Lexical`].
     pub vector: Option<&'a [f32]>,
@@ -40,6 +41,10 @@ pub struct Query<'a> {
     /// Share of their words from which on two chunks are near-duplicates, of which the answer cites the
     /// better one; 0.9 by default. Above 1: none are.
     pub alike_min: f32,
+    /// Chooses among the best `4 * k` passages by
+    /// [maximal marginal relevance](maximal_marginal_relevance) with this `lambda`; `None` by default.
+    /// Likeness is that of their words.
+    pub diversity: Option<f32>,
 }
 
 impl<'a> Query<'a> {
@@ -55,6 +60,7 @@ impl<'a> Query<'a> {
             filter: PassageFilter::new(),
             depth: 100,
             alike_min: 0.9,
+            diversity: None,
         }
     }
 
@@ -97,6 +103,14 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn depth(mut self, chunks: usize) -> Self {
         self.depth = chunks;
+        self
+    }
+
+    /// Prefers passages that differ from those before: `lambda` from 1 (relevance alone) to 0 (novelty
+    /// alone).
+    #[must_use]
+    pub fn diversity(mut self, lambda: f32) -> Self {
+        self.diversity = Some(lambda);
         self
     }
 
@@ -165,8 +179,26 @@ impl<'a> Retriever<'a> {
         for fused in fuse(&dense, &lexical, query.fusion) {
             self.merge(&mut hits, fused, query);
         }
+        if let Some(lambda) = query.diversity {
+            hits.truncate(query.k.saturating_mul(4));
+            hits = self.diverse(hits, lambda, query.k);
+        }
         hits.truncate(query.k);
         Ok(hits)
+    }
+
+    /// The `k` hits that maximal marginal relevance chooses, in its order.
+    fn diverse(&self, hits: Vec<Hit>, lambda: f32, k: usize) -> Vec<Hit> {
+        let best = hits.first().map_or(1.0, |hit| hit.score).max(f32::MIN_POSITIVE);
+        let relevance: Vec<f32> = hits.iter().map(|hit| hit.score / best).collect();
+        let numbers: Vec<_> = hits.iter().map(|hit| self.passages.number(&hit.chunk)).collect();
+        let likeness = |a: usize, b: usize| {
+            let both = numbers[a].zip(numbers[b]);
+            both.and_then(|(a, b)| self.lexical.likeness(a, b)).unwrap_or_default()
+        };
+        let chosen = maximal_marginal_relevance(&relevance, likeness, lambda, k);
+        let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
+        chosen.into_iter().filter_map(|place| hits[place].take()).collect()
     }
 
     /// The first place of a chunk in a document that passes.

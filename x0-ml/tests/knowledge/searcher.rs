@@ -1,4 +1,4 @@
-//! Queries beside the driver, and other indexes in it.
+//! Queries beside the driver, other indexes in it, and the choice among its hits.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -8,10 +8,10 @@ use x0_ml::chunk::WordTokens;
 use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
 use x0_ml::index::{ExactIndex, Metric, VectorIndex};
 use x0_ml::knowledge::{KnowledgeBase, KnowledgeError};
-use x0_ml::retrieve::{Hit, Mode, Query};
+use x0_ml::retrieve::{Hit, Mode, Query, RerankError, Reranker};
 
 use crate::folder::{SharedFolder, SimFolder};
-use crate::support::{Counting, Shared, open, options, put, text};
+use crate::support::{Base, Counting, Shared, open, options, put, text};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -118,6 +118,55 @@ fn another_index_takes_the_place_of_the_graph() {
 
 fn documents(hits: &[Hit]) -> Vec<&str> {
     hits.iter().map(|hit| hit.document.as_str()).collect()
+}
+
+#[test]
+fn an_answer_can_prefer_what_is_new() {
+    let store = Shared::default();
+    put(&store, "first", "the leader of a cluster sends beats to all of its members");
+    put(&store, "second", "the leader of a cluster sends beats to some of its members");
+    put(&store, "third", "without a leader the members vote");
+    let mut base = open(&store, &Counting::new(), SimFolder::new(1));
+    base.run(NOW).unwrap();
+    let answer = |query: Query<'_>| base.answer(&query.mode(Mode::Lexical).alike_min(1.1)).unwrap();
+    let query = Query::new("the leader sends beats to members").k(2);
+    let plain = answer(query.clone());
+    assert_eq!(documents(&plain), ["first", "second"]);
+    let diverse = answer(query.clone().diversity(0.4));
+    assert_eq!(documents(&diverse), ["first", "third"]);
+    assert_eq!(diverse[0], plain[0], "the hits themselves stay as they are");
+    assert_eq!(answer(query.diversity(1.0)), plain);
+}
+
+struct Longest(bool);
+
+impl Reranker for Longest {
+    fn rerank(&self, query: &str, texts: &[&str]) -> Result<Vec<f32>, RerankError> {
+        assert_eq!(query, "topic");
+        if self.0 {
+            return Err(RerankError::new("no model"));
+        }
+        Ok(texts.iter().map(|text| text.len() as f32).collect())
+    }
+}
+
+#[test]
+fn a_reranker_orders_the_hits_by_their_passages() {
+    let store = Shared::default();
+    put(&store, "short", "topic topic topic");
+    put(&store, "long", "a topic, and much that is not one at all");
+    put(&store, "gone", "topic of the longest text of all, which leaves the store before it is read again");
+    let mut base: Base = open(&store, &Counting::new(), SimFolder::new(1));
+    base.run(NOW).unwrap();
+    let mut hits = base.query("topic", 9, Mode::Lexical).unwrap();
+    let before = hits.clone();
+    assert_eq!(documents(&hits)[0], "short");
+    crate::support::remove(&store, "gone");
+    let error = base.rerank("topic", &mut hits, &Longest(true)).unwrap_err();
+    assert!(matches!(error, KnowledgeError::Rerank(_)));
+    assert_eq!(hits, before, "the ranking before it stays");
+    base.rerank("topic", &mut hits, &Longest(false)).unwrap();
+    assert_eq!(documents(&hits), ["long", "short", "gone"]);
 }
 
 #[test]
