@@ -1,4 +1,5 @@
-//! Dot products by vector instructions, with the same bits on every processor.
+//! Dot products by vector instructions, with the same bits on every processor; with the feature `minilm` also
+//! GELU, softmax and layer norm.
 //!
 //! Sums of `i8` products are integers, so their order does not matter. Sums of `f32` products run in 32
 //! lanes: lane `l` adds the products at `l`, `l + 32`, `l + 64`, ... in this order, and the lanes are added

@@ -31,7 +31,7 @@ pub use recorded::describe;
 #[cfg(not(feature = "metrics"))]
 pub(crate) use silent::Telemetry;
 
-/// What a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) spends its time on.
+/// Steps by which a [`KnowledgeBase`](crate::knowledge::KnowledgeBase) is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     List,

@@ -219,7 +219,8 @@ fn a_small_model_runs_and_wrong_parts_are_named() {
     assert!(load(CONFIG, TOKENIZER, infinite).unwrap_err().to_string().contains("not finite"));
 }
 
-/// The numbers that the post-processor adds are in no vocabulary, and `tokenizers` does not check its template.
+/// The numbers that the post-processor adds are in no vocabulary, and `tokenizers` does not check its
+/// template.
 #[test]
 fn special_tokens_are_checked() {
     let weights = small(&shapes(), number);

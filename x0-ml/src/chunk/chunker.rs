@@ -68,11 +68,11 @@ impl ChunkOptions {
 /// A part of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its name.
+    /// Name of the chunk.
     pub id: ChunkId,
-    /// Its bytes in the document; both ends are character boundaries.
+    /// The chunk's bytes in the document; both ends are character boundaries.
     pub span: Range<usize>,
-    /// Its tokens when it is read alone, special ones not counted.
+    /// Tokens of the chunk when it is read alone, special ones not counted.
     pub tokens: usize,
 }
 
@@ -89,7 +89,7 @@ pub enum ChunkError {
     /// The text is too long.
     #[error("a text of {len} bytes is longer than {len_max}; split the document or raise `text_len_max`")]
     TextTooLong {
-        /// Its length in bytes.
+        /// Length of the text in bytes.
         len: usize,
         /// The limit.
         len_max: usize,

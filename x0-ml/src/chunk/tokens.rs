@@ -69,7 +69,7 @@ impl TokenError {
 /// Tokens without a vocabulary: runs of letters and digits, and single other characters that are not white
 /// space.
 ///
-/// This tokenizer serves lexical-only collections and tests. A model's own tokenizer makes more tokens of the
+/// The tokenizer for lexical-only collections and tests. A model's own tokenizer makes more tokens of the
 /// same text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WordTokens;

@@ -108,7 +108,7 @@ pub enum EmbedError {
     TooLong {
         /// Place of the text in the call.
         text: usize,
-        /// Its tokens, special ones included.
+        /// Tokens of the text, special ones included.
         tokens: usize,
         /// The model's limit.
         tokens_max: usize,

@@ -83,7 +83,7 @@ pub enum LoadError {
     TooLong {
         /// The file.
         name: &'static str,
-        /// Its length.
+        /// The length of the file.
         len: u64,
         /// The limit.
         len_max: u64,

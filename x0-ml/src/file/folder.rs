@@ -7,8 +7,8 @@ use std::path::PathBuf;
 /// Operations on the files of one folder. `name` is a plain file name.
 ///
 /// # Contract
-/// What `sync` or `sync_folder` confirmed survives the loss of power. `rename` replaces the target
-/// atomically: after a crash the name holds the old file or the new one, whole.
+/// Bytes and names that `sync` or `sync_folder` confirmed survive the loss of power. `rename` replaces the
+/// target atomically: after a crash the name holds the old file or the new one, whole.
 pub trait Folder: Send {
     /// The bytes of a file; `None` if there is none.
     ///

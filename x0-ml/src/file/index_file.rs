@@ -16,7 +16,7 @@ impl IndexFile {
         Self { name: name.into() }
     }
 
-    /// Its name.
+    /// The name of the file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

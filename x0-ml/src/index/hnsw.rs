@@ -7,10 +7,10 @@
 //! as a search that uses it.
 //!
 //! # How removals work
-//! A link from `a` to `b` is either answered by a link from `b` to `a`, or `a` stands in a list of `b` that
-//! only the writer holds. All nodes that point to a removed one are therefore known. Their links to it are
-//! replaced by links to its neighbours, its codes are overwritten with zeros, and its slot goes to the next
-//! insertion. No node keeps zero links towards it, and from time to time a sweep links nodes again that
+//! The writer knows every node that links to a given one: the link is mutual, or the writer keeps the linking
+//! node in a list of the linked one. A removal replaces all links to the removed node by links to its
+//! neighbours, overwrites its codes with zeros, and gives its slot to the next insertion. A node that loses
+//! its last incoming link gets one from a node nearby. From time to time a sweep links nodes again that
 //! cannot be reached from the entry point.
 
 mod blocks;

@@ -44,8 +44,8 @@ impl Metric {
 /// A vector that a search found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
-    /// Its number.
+    /// Number of the vector.
     pub id: VectorId,
-    /// Its score; see [`Metric`].
+    /// Nearness to the query; see [`Metric`].
     pub score: f32,
 }

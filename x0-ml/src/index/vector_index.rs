@@ -162,7 +162,7 @@ pub enum InsertError {
     /// A component is infinite or not a number.
     #[error("component {component} of the vector is not finite; fix the embedder")]
     NotFinite {
-        /// Its place.
+        /// Place of the component.
         component: usize,
     },
     /// A vector of length zero under [`Metric::Cosine`], or one whose length is not finite.

@@ -194,7 +194,7 @@ pub enum KvKnowledgeError {
     /// The name of a document does not fit into a key. Nothing was done.
     #[error("the name of a document has {len} bytes; it holds 1 to {len_max}")]
     DocumentName {
-        /// Its length.
+        /// The length of the name.
         len: usize,
         /// Longest name.
         len_max: usize,
@@ -212,7 +212,7 @@ pub enum KvKnowledgeError {
     /// Source and tags of a document do not fit into a value. Nothing was done.
     #[error("source and tags have {len} bytes, and a record holds {len_max} of them; shorten them")]
     Description {
-        /// Their length in bytes.
+        /// Length of both in bytes.
         len: usize,
         /// The limit.
         len_max: usize,
@@ -277,7 +277,7 @@ pub enum KvKnowledgeError {
 
 /// A collection of documents in a store of x0-kv. See the [module](self) for the layout.
 ///
-/// Its methods wait for the store: call them from a thread that may block. Reads come from the applied state
+/// The methods wait for the store: call them from a thread that may block. Reads come from the applied state
 /// of the node at hand; writes go through the store.
 pub struct KvKnowledge {
     cells: Box<dyn Cells>,
@@ -389,9 +389,10 @@ impl KvKnowledge {
             }
             return Err(KvKnowledgeError::TooLong { len, pieces: names.len() });
         }
-        // A piece that only other documents hold is written again: a sweep may be about to remove it. In a CRDT
-        // collection the sweep of another member may be about to remove any piece, because this node may not
-        // know yet that the document was removed there. Only a new write survives the removal of the old one.
+        // A piece that only other documents hold is written again: a sweep may be about to remove it. In a
+        // CRDT collection the sweep of another member may be about to remove any piece, because this node may
+        // not know yet that the document was removed there. Only a new write survives the removal of the old
+        // one.
         let earlier = match self.cells.get(&key).map_err(KvKnowledgeError::Store)? {
             Some((value, _)) if self.kind == CollectionKind::Linearizable => {
                 Record::decode(&value).map(|record| record.pieces()).unwrap_or_default()

@@ -15,7 +15,7 @@ pub enum Input {
     Changed {
         /// The document.
         document: DocumentId,
-        /// Its revision.
+        /// The revision of the change.
         revision: u64,
     },
     /// The store reports that a document was removed.
@@ -40,14 +40,14 @@ pub enum Input {
     Read {
         /// The document.
         document: DocumentId,
-        /// Its revision and content; `None` if the store does not hold it.
+        /// Revision and content of the document; `None` if the store does not hold it.
         found: Option<(u64, Document)>,
     },
     /// Answer to [`Output::Chunk`].
     Chunked {
         /// The document.
         document: DocumentId,
-        /// Its chunks.
+        /// The chunks of its text.
         chunks: Vec<Chunk>,
     },
     /// Answer to [`Output::Embed`]: the vectors, one after the other.
@@ -74,9 +74,9 @@ pub enum Input {
 /// A chunk that is not in the indexes yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewChunk {
-    /// Its number in the indexes.
+    /// Number of the chunk in the indexes.
     pub id: VectorId,
-    /// Its name, by which a cache holds its vector.
+    /// Name of the chunk, by which a cache holds its vector.
     pub chunk: ChunkId,
     /// The text of the document.
     pub text: Arc<str>,
@@ -112,7 +112,7 @@ pub enum Output {
     Chunk {
         /// The document.
         document: DocumentId,
-        /// Its text.
+        /// The text of the document.
         text: Arc<str>,
     },
     /// Embed chunks, or take their vectors from a cache; answer with [`Input::Embedded`].
@@ -127,12 +127,12 @@ pub enum Output {
     Insert {
         /// The chunks.
         chunks: Vec<NewChunk>,
-        /// Their vectors, one after the other.
+        /// Vectors of the chunks, one after the other.
         vectors: Vec<f32>,
     },
     /// Remove chunks from both indexes.
     Remove {
-        /// Their numbers.
+        /// Numbers of the chunks.
         ids: Vec<VectorId>,
         /// Names of those whose text stands in no document any more. A cache forgets their vectors before the
         /// next [`Save`](Self::Save), unless the text comes back. Chunks of a document that is tried again

@@ -16,8 +16,8 @@ pub struct KnowledgeOptions {
     pub save_changes: u64,
     /// Time after the first change after which the state is saved; 30 s by default.
     pub save_interval: Duration,
-    /// Time before a failed step is tried again; 1 s by default, doubled at each failure up to 64 times. Other
-    /// documents are indexed meanwhile. After three failures in a row, they wait for this time as well.
+    /// Time before a failed step is tried again; 1 s by default, doubled at each failure up to 64 times.
+    /// Other documents are indexed meanwhile. After three failures in a row, they wait for this time as well.
     pub retry: Duration,
     /// Failures after which a document is left out until it changes or the store is scanned; 8 by default.
     pub attempts_max: u32,

@@ -62,7 +62,7 @@ pub enum Change {
     Changed {
         /// The document.
         document: DocumentId,
-        /// Its revision.
+        /// The revision of the change.
         revision: u64,
     },
     /// A document was removed.

@@ -103,7 +103,8 @@ fn late_documents_wait_aside() {
     assert!(matches!(engine.poll_output(), Some(Output::Chunk { .. })));
 }
 
-/// A document that fails waits aside; the others are indexed meanwhile. Failures in a row hold them back, too.
+/// A document that fails waits aside; the others are indexed meanwhile. Failures in a row hold them back,
+/// too.
 #[test]
 fn a_failing_document_lets_the_others_pass() {
     let mut engine = Knowledge::new(KnowledgeOptions::new().attempts_max(3));

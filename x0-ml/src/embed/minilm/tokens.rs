@@ -21,7 +21,7 @@ pub struct MiniLmTokens {
     vocab_size: usize,
 }
 
-/// What tokenizer.json adds to each text.
+/// The part of tokenizer.json that adds special tokens to a text.
 #[derive(Deserialize)]
 struct Template {
     single: Vec<Piece>,

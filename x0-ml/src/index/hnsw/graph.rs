@@ -61,13 +61,13 @@ impl Near {
 
 /// The vector from which distances are measured.
 #[derive(Clone, Copy)]
-pub(super) struct From<'a> {
+pub(super) struct Origin<'a> {
     pub(super) codes: &'a [i8],
     pub(super) scale: f32,
     pub(super) square: f32,
 }
 
-impl<'a> From<'a> {
+impl<'a> Origin<'a> {
     pub(super) fn codes(codes: &'a Codes) -> Self {
         Self { codes: &codes.codes, scale: codes.scale, square: codes.square }
     }
@@ -129,14 +129,14 @@ impl Graph {
         &row[1..][..row[0] as usize]
     }
 
-    pub(super) fn from(&self, slot: u32) -> From<'_> {
+    pub(super) fn from(&self, slot: u32) -> Origin<'_> {
         let [scale, square] = self.scales.row(slot)[0];
-        From { codes: self.codes.row(slot), scale, square }
+        Origin { codes: self.codes.row(slot), scale, square }
     }
 
     /// Calls `each` with the distance of every slot, in their order.
     #[inline]
-    pub(super) fn distances(&self, from: From<'_>, slots: &[u32], mut each: impl FnMut(Near)) {
+    pub(super) fn distances(&self, from: Origin<'_>, slots: &[u32], mut each: impl FnMut(Near)) {
         // The codes of one step are on their way from memory while those of the step before are summed.
         const STEP: usize = 8;
         let mut steps = slots.chunks(STEP);
@@ -208,7 +208,7 @@ impl Graph {
         }
         let codes = Codes::of(self.options.path, &query);
         let keep = search.k.saturating_mul(4).min(self.len);
-        let candidates = self.candidates(From::codes(&codes), search, keep);
+        let candidates = self.candidates(Origin::codes(&codes), search, keep);
         self.rerank(&query, &candidates[..candidates.len().min(keep)], search.k)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::graph::{From, LAYERS_MAX, Near};
+use super::graph::{LAYERS_MAX, Near, Origin};
 use super::quantize::Codes;
 use super::walk::Limits;
 use super::writer::Writer;
@@ -19,7 +19,7 @@ impl Writer {
         self.inserted += 1;
         self.fill(slot, id, &vector, &codes, layers);
         if let Some(entry) = self.graph.entry {
-            self.connect(slot, From::codes(&codes), entry, layers);
+            self.connect(slot, Origin::codes(&codes), entry, layers);
             if layers > self.graph.layers_of(entry) {
                 self.graph.entry = Some(slot);
             }
@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// Links a new node on each of its layers.
-    fn connect(&mut self, slot: u32, from: From<'_>, entry: u32, layers: usize) {
+    fn connect(&mut self, slot: u32, from: Origin<'_>, entry: u32, layers: usize) {
         let (m, ef) = (self.graph.options.m, self.graph.options.ef_construction);
         let top = layers.min(self.graph.layers_of(entry));
         let mut nearest = self.graph.descend(from, entry, top - 1);

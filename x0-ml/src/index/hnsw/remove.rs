@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::graph::{From, Graph, Near};
+use super::graph::{Graph, Near, Origin};
 use super::quantize::Codes;
 use super::walk::Limits;
 use super::writer::Writer;
@@ -154,7 +154,7 @@ impl Writer {
     fn link_from_reached(&mut self, entry: u32, slot: u32, via: &[Option<u32>]) -> u32 {
         let from = self.graph.from(slot);
         let codes = Codes { codes: from.codes.to_vec(), scale: from.scale, square: from.square };
-        let from = From::codes(&codes);
+        let from = Origin::codes(&codes);
         let ef = self.graph.options.ef_construction;
         let starts = self.graph.starts(from, entry);
         let mut scratch = std::mem::take(&mut self.scratch);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BinaryHeap;
 
 use super::blocks::ROWS;
-use super::graph::{From, Graph, Near};
+use super::graph::{Graph, Near, Origin};
 use super::walk::{Limits, Scratch};
 use crate::index::vector::VectorId;
 use crate::index::vector_index::{Filter, Search};
@@ -24,7 +24,7 @@ thread_local! {
 impl Graph {
     /// The nearest nodes by codes that pass the filter, the nearest first; at least `keep`, if there are so
     /// many.
-    pub(super) fn candidates(&self, from: From<'_>, search: &Search<'_>, keep: usize) -> Vec<Near> {
+    pub(super) fn candidates(&self, from: Origin<'_>, search: &Search<'_>, keep: usize) -> Vec<Near> {
         let ef = search.effort.unwrap_or(self.options.ef_search).max(search.k.min(keep));
         if self.len > self.options.scan_len_max
             && let Some(entry) = self.entry
@@ -71,7 +71,7 @@ impl Graph {
     }
 
     /// The `keep` nearest of all nodes that pass.
-    fn scan(&self, from: From<'_>, filter: Option<Filter<'_>>, keep: usize) -> Vec<Near> {
+    fn scan(&self, from: Origin<'_>, filter: Option<Filter<'_>>, keep: usize) -> Vec<Near> {
         let mut best = BinaryHeap::with_capacity(keep + 1);
         let mut measure = |slots: &[u32]| {
             self.distances(from, slots, |near| {

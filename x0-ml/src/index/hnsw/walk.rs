@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::graph::{From, Graph, Near};
+use super::graph::{Graph, Near, Origin};
 use crate::index::vector_index::Filter;
 
 /// Memory of walks, used again and again.
@@ -75,7 +75,7 @@ impl Graph {
     pub(super) fn walk(
         &self,
         layer: usize,
-        from: From<'_>,
+        from: Origin<'_>,
         starts: &[Near],
         limits: Limits<'_>,
         scratch: &mut Scratch,
@@ -125,7 +125,7 @@ impl Graph {
     }
 
     /// Descends from the entry point to the layer above `layer`, always to the nearest node.
-    pub(super) fn descend(&self, from: From<'_>, entry: u32, layer: usize) -> Near {
+    pub(super) fn descend(&self, from: Origin<'_>, entry: u32, layer: usize) -> Near {
         let mut nearest = Near::new(f32::INFINITY, entry);
         self.distances(from, &[entry], |near| nearest = near);
         for layer in (layer + 1..self.layers_of(entry)).rev() {
@@ -144,7 +144,7 @@ impl Graph {
 
     /// Where a walk over the lowest layer begins: where the descent from the entry point ends, and the entry
     /// point itself. Links have a direction, and only from the entry point is every node reached.
-    pub(super) fn starts(&self, from: From<'_>, entry: u32) -> [Near; 2] {
+    pub(super) fn starts(&self, from: Origin<'_>, entry: u32) -> [Near; 2] {
         let mut starts = [self.descend(from, entry, 0); 2];
         self.distances(from, &[entry], |near| starts[1] = near);
         starts

@@ -13,7 +13,7 @@ use crate::retrieve::Document;
 
 const VERSION: u8 = 1;
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
     Removed,
@@ -36,7 +36,7 @@ pub(super) struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// Its version is not known.
+    /// The version is not known.
     #[error("it is of version {found}, and version {VERSION} is known")]
     Version {
         /// The version.
@@ -48,7 +48,7 @@ pub enum RecordError {
         /// The part.
         part: &'static str,
     },
-    /// Its reference to a blob cannot be read.
+    /// The reference to a blob cannot be read.
     #[error("its reference to a blob cannot be read")]
     Blob(#[source] BlobRefError),
     /// The blob belongs to another collection.
@@ -108,7 +108,7 @@ impl Record {
                 to.extend(pieces.as_flattened());
             }
             Text::Blob(blob) => {
-                // Its fields are within their limits: they were decoded, or are those of `LongTexts::add`.
+                // The fields are within their limits: they were decoded, or are those of `LongTexts::add`.
                 let reference = blob.encode().unwrap_or_default();
                 number(&mut to, reference.len());
                 to.extend(reference);

@@ -12,7 +12,7 @@ use super::long_texts::LongTexts;
 use super::record::{Body, Record};
 use super::{DOCUMENTS, PIECES};
 
-/// What a sweep removed and left.
+/// Counts of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Swept {
