@@ -16,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::Semaphore;
@@ -26,6 +27,9 @@ use self::collection::{Collection, Opener};
 use self::config::RagConfig;
 use self::model::Model;
 use crate::log::Log;
+
+/// The time for which the end of a node waits for its collections.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The collections of a node. Dropping the last copy ends their threads.
 #[derive(Debug, Clone)]
@@ -39,7 +43,10 @@ pub(crate) struct Rag {
 impl Rag {
     /// Loads the model and starts a thread for each collection. Their files go below `folder`.
     pub(crate) fn start(config: &RagConfig, folder: &Path, store: &Store, log: &Log) -> Result<Rag> {
-        let model = Model::load(&config.model, config.threads)?;
+        Self::over(Model::load(&config.model, config.threads)?, config, folder, store, log)
+    }
+
+    fn over(model: Model, config: &RagConfig, folder: &Path, store: &Store, log: &Log) -> Result<Rag> {
         let collections = config.collections.iter().map(|collection| {
             let folder = folder.join(&collection.name);
             let options = KvKnowledgeOptions::new().pieces_len_max(config.pieces_kib << 10);
@@ -53,5 +60,17 @@ impl Rag {
         log.event("rag-started", format!("model={} collections={}", model.name(), collections.len()));
         let large = Arc::new(Semaphore::new(routes::LARGE_MAX));
         Ok(Rag { model, collections: Arc::new(collections), large })
+    }
+
+    /// Ends the threads after they have saved their indexes, or after [`STOP_LIMIT`]: what is not saved is
+    /// built again from the cache at the next start.
+    pub(crate) async fn stop(&self) {
+        self.collections.values().for_each(Collection::stop);
+        let stopped = async {
+            for collection in self.collections.values() {
+                collection.ended().await;
+            }
+        };
+        let _ = tokio::time::timeout(STOP_LIMIT, stopped).await;
     }
 }

@@ -80,8 +80,9 @@ struct Running {
     panics: Panics,
     observe: Observe,
     federation: Federation,
-    /// The services that end with the node.
-    _services: (Option<Rag>, [Option<Http>; 2]),
+    rag: Option<Rag>,
+    /// They end with the node.
+    _listeners: [Option<Http>; 2],
 }
 
 /// The members that are up, each with its epoch. Shared with what observes the node.
@@ -238,7 +239,8 @@ async fn start(args: &RunArgs) -> Result<Running> {
         panics,
         observe,
         federation,
-        _services: (rag, [front, mutual]),
+        rag,
+        _listeners: [front, mutual],
     })
 }
 
@@ -431,6 +433,9 @@ impl Running {
             };
             // If the transfer fails, the others elect a leader.
             let _ = tokio::time::timeout(HAND_OVER_LIMIT, handed_over).await;
+        }
+        if let Some(rag) = &self.rag {
+            rag.stop().await;
         }
         let stopped = self.node.shutdown().await;
         self.log.event("stopped", "");

@@ -1,8 +1,8 @@
-//! A collection on a node: a thread that keeps its index equal to the store and answers queries.
+//! A collection on a node: a thread that keeps its index equal to the store, and one that answers queries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Wake;
@@ -12,15 +12,16 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use x0_kv::Store;
 use x0_ml::file::DiskFolder;
-use x0_ml::knowledge::kv::{KvKnowledge, KvKnowledgeOptions};
+use x0_ml::knowledge::kv::{KvKnowledge, KvKnowledgeError, KvKnowledgeOptions};
 use x0_ml::knowledge::{
-    KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore,
+    KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore, Searcher,
+    StoreError,
 };
 use x0_ml::retrieve::{Document, DocumentId, PassageFilter, Query};
 
 use super::config::{CollectionConfig, StoreKind};
 use super::message::{CollectionStatus, Explain, Hit, QueryAnswer, QueryRequest};
-use super::model::{Model, Tokens};
+use super::model::{Model, Tokens, Vector};
 use crate::causes::causes;
 use crate::http::problem::Problem;
 use crate::log::Log;
@@ -30,17 +31,48 @@ const REVISION_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 500 } els
 /// The time between attempts to open the collection, which may wait for a leader.
 const OPEN_RETRY: Duration = Duration::from_millis(500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
-/// Chunks that are embedded in one step; a query waits for the step that runs.
+/// Documents are read for the passages of an answer until they have this many bytes together.
+const READ_LEN_MAX: usize = if cfg!(test) { 8 << 10 } else { 64 << 20 };
+/// Chunks that are embedded in one step; a status and the end of the node wait for the step that runs.
 const BATCH_MAX: usize = 4;
 
 type Base = KnowledgeBase<KvKnowledge, Model, DiskFolder, Tokens>;
 type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
-/// A handle of the collection's thread, which ends with the last handle.
+/// A handle of the collection's threads, which end with the last handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Collection {
     jobs: Arc<Jobs>,
+    searches: Arc<Searches>,
+    /// Resolves when the thread has ended.
+    ended: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
     writer: Arc<Mutex<Writer>>,
+}
+
+/// The way to the thread that answers queries.
+#[derive(Debug, Default)]
+struct Searches {
+    /// `None` before the collection is open and after its end.
+    inbox: Mutex<Option<Sender<Asked>>>,
+    /// The revision up to which the index holds all changes.
+    applied: AtomicU64,
+}
+
+impl Searches {
+    fn set(&self, inbox: Option<Sender<Asked>>) {
+        *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
+    }
+
+    /// Gives the query back if the index does not hold its revision yet, or is not open.
+    fn send(&self, asked: Asked) -> Result<(), Box<Asked>> {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*inbox {
+            Some(inbox) if self.applied.load(Ordering::Acquire) >= asked.request.min_revision => {
+                inbox.send(asked).map_err(|back| Box::new(back.0))
+            }
+            _ => Err(Box::new(asked)),
+        }
+    }
 }
 
 /// The inbox of the thread. Its drop ends the thread, which holds a sender itself.
@@ -66,7 +98,7 @@ enum Job {
 #[derive(Debug)]
 struct Asked {
     request: QueryRequest,
-    vector: Vec<f32>,
+    vector: Vector,
     embedded: Duration,
     since: Instant,
     reply: Reply<QueryAnswer>,
@@ -76,6 +108,7 @@ impl Collection {
     /// Starts the thread. It opens the collection as soon as the store allows it.
     pub(crate) fn start(opener: Opener, folder: &Path, model: &Model, log: &Log) -> Result<Collection> {
         let (jobs, inbox) = channel();
+        let searches = Arc::new(Searches::default());
         let worker = Worker {
             opener: opener.clone(),
             folder: folder.to_owned(),
@@ -83,28 +116,39 @@ impl Collection {
             waker: Arc::new(Waker { jobs: Mutex::new(jobs.clone()), is_set: AtomicBool::new(false) }),
             begun: Instant::now(),
             log: log.clone(),
+            searches: Arc::clone(&searches),
             waiting: Vec::new(),
         };
+        let (running, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name(format!("rag-{}", opener.config.name))
-            .spawn(move || worker.run(&inbox))
+            .spawn(move || {
+                worker.run(&inbox);
+                // The collection may have been dropped before.
+                let _ = running.send(());
+            })
             .context("cannot start the thread of the collection")?;
         Ok(Collection {
             jobs: Arc::new(Jobs(jobs)),
+            searches,
+            ended: Arc::new(Mutex::new(Some(ended))),
             writer: Arc::new(Mutex::new(Writer { opener, store: None })),
         })
     }
 
-    /// Asks the thread. `vector` is empty for a lexical query.
+    /// Asks the thread for queries, or lets the query wait for its revision. The vector is empty for a
+    /// lexical query.
     pub(crate) async fn query(
         &self,
         request: QueryRequest,
-        vector: Vec<f32>,
+        vector: Vector,
         embedded: Duration,
     ) -> Result<QueryAnswer, Problem> {
         let (reply, answer) = oneshot::channel();
         let asked = Asked { request, vector, embedded, since: Instant::now(), reply };
-        self.jobs.0.send(Job::Query(Box::new(asked))).map_err(|_| ended())?;
+        if let Err(asked) = self.searches.send(asked) {
+            self.jobs.0.send(Job::Query(asked)).map_err(|_| ended())?;
+        }
         answer.await.map_err(|_| ended())?
     }
 
@@ -112,6 +156,20 @@ impl Collection {
         let (reply, answer) = oneshot::channel();
         self.jobs.0.send(Job::Status(reply)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
+    }
+
+    /// Orders the thread to save its index and to end.
+    pub(crate) fn stop(&self) {
+        // A thread that has ended takes no orders.
+        let _ = self.jobs.0.send(Job::Stop);
+    }
+
+    /// Waits until the thread has ended.
+    pub(crate) async fn ended(&self) {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            let _ = ended.await;
+        }
     }
 
     /// Writes a document, or removes it with `None`; the revision, or `None` if there was nothing to remove.
@@ -126,7 +184,7 @@ fn ended() -> Problem {
     Problem::new(503, "the collection has stopped; the node's log has the reason: restart the node")
 }
 
-/// What is needed to open the collection.
+/// The means to open the collection.
 #[derive(Debug, Clone)]
 pub(crate) struct Opener {
     pub(crate) config: CollectionConfig,
@@ -151,15 +209,28 @@ struct Writer {
 
 impl Writer {
     fn write(&mut self, name: &DocumentId, content: Option<Document>) -> Result<Option<u64>, Problem> {
-        let store = match &mut self.store {
-            Some(store) => store,
-            none => none.insert(self.opener.open().map_err(|why| Problem::new(503, why))?),
-        };
+        let store = opened(&mut self.store, &self.opener)?;
         let written = match content {
             Some(content) => store.put(name, content).map(Some),
             None => store.remove(name),
         };
-        written.map_err(|error| Problem::new(503, causes(&error.into())))
+        written.map_err(refused)
+    }
+}
+
+/// A document that no store would take is the mistake of the client; the rest may be tried again.
+pub(super) fn refused(error: StoreError) -> Problem {
+    use KvKnowledgeError::{Description, DocumentName, TextTooLong, TooLong};
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+    let at = |status, field: &str, cause: &KvKnowledgeError| Problem {
+        field: Some(field.to_owned()),
+        ..Problem::new(status, cause.to_string())
+    };
+    match cause {
+        Some(cause @ DocumentName { .. }) => at(400, "id", cause),
+        Some(cause @ Description { .. }) => at(413, "tags", cause),
+        Some(cause @ (TextTooLong { .. } | TooLong { .. })) => at(413, "text", cause),
+        _ => Problem::new(503, causes(&error.into())),
     }
 }
 
@@ -185,6 +256,7 @@ struct Worker {
     waker: Arc<Waker>,
     begun: Instant,
     log: Log,
+    searches: Arc<Searches>,
     /// Queries whose revision is not in the index yet.
     waiting: Vec<Asked>,
 }
@@ -196,11 +268,28 @@ impl Worker {
         if let Some(error) = &base.opening().rebuild {
             self.log.event("rag-rebuild", format!("collection={name} why={}", chain(error)));
         }
-        if let Err(error) = self.serve(&mut base, inbox) {
-            self.log.event("rag-failed", format!("collection={name} why={}", chain(&error)));
+        match self.start_searches(&base) {
+            Err(error) => self.log.event("rag-failed", format!("collection={name} why={}", chain(&error))),
+            Ok(()) => {
+                if let Err(error) = self.serve(&mut base, inbox) {
+                    self.log.event("rag-failed", format!("collection={name} why={}", chain(&error)));
+                }
+            }
         }
-        // What is lost without it is built again from the cache.
+        self.searches.set(None);
+        // Without it, the index is built again from the cache.
         let _ = base.save(self.begun.elapsed());
+    }
+
+    /// Starts the thread that answers queries. It ends with the sender of its inbox.
+    fn start_searches(&self, base: &Base) -> std::io::Result<()> {
+        let (sender, inbox) = channel();
+        let (opener, searcher) = (self.opener.clone(), base.searcher());
+        std::thread::Builder::new()
+            .name(format!("rag-query-{}", opener.config.name))
+            .spawn(move || answer_all(&opener, &searcher, &inbox))?;
+        self.searches.set(Some(sender));
+        Ok(())
     }
 
     /// Opens the collection and its files; meanwhile every query is refused. `None`: the node has stopped.
@@ -290,21 +379,21 @@ impl Worker {
         }
     }
 
-    /// Answers queries whose revision is in the index, and refuses those that waited too long.
-    fn answer_waiting(&mut self, base: &mut Base) {
+    /// Passes queries on whose revision is in the index, and refuses those that waited too long.
+    fn answer_waiting(&mut self, base: &Base) {
+        let applied = base.engine().applied();
+        self.searches.applied.store(applied, Ordering::Release);
         for asked in std::mem::take(&mut self.waiting) {
-            let (wanted, applied) = (asked.request.min_revision, base.engine().applied());
-            if applied >= wanted {
-                let answer = answer(base, &asked);
-                let _ = asked.reply.send(answer);
-            } else if asked.since.elapsed() >= REVISION_LIMIT {
+            let Err(asked) = self.searches.send(asked) else { continue };
+            let wanted = asked.request.min_revision;
+            if asked.since.elapsed() >= REVISION_LIMIT {
                 let detail = format!(
                     "the index holds changes up to revision {applied}, and {wanted} was not reached within {REVISION_LIMIT:?}: try again, \
                      or ask another node"
                 );
                 let _ = asked.reply.send(Err(Problem::new(503, detail)));
             } else {
-                self.waiting.push(asked);
+                self.waiting.push(*asked);
             }
         }
     }
@@ -325,7 +414,28 @@ impl Worker {
     }
 }
 
-fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
+/// Answers queries until the collection ends. The passages come through a handle of the store of its own.
+fn answer_all(opener: &Opener, searcher: &Searcher, inbox: &Receiver<Asked>) {
+    let mut store = None;
+    while let Ok(asked) = inbox.recv() {
+        let answer = match opened(&mut store, opener) {
+            Ok(store) => answer(searcher, store, &asked),
+            Err(problem) => Err(problem),
+        };
+        // The client may be gone.
+        let _ = asked.reply.send(answer);
+    }
+}
+
+/// The handle of the store, which is opened at the first use.
+fn opened<'a>(store: &'a mut Option<KvKnowledge>, opener: &Opener) -> Result<&'a mut KvKnowledge, Problem> {
+    match store {
+        Some(store) => Ok(store),
+        none => Ok(none.insert(opener.open().map_err(|why| Problem::new(503, why))?)),
+    }
+}
+
+fn answer(searcher: &Searcher, store: &mut KvKnowledge, asked: &Asked) -> Result<QueryAnswer, Problem> {
     let (request, begun) = (&asked.request, Instant::now());
     let mut filter = PassageFilter::new();
     filter.source = request.filter.source.as_deref();
@@ -335,18 +445,22 @@ fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
         filter.revisions = Some(min.unwrap_or(0)..max.map_or(u64::MAX, |max| max.saturating_add(1)));
     }
     let mut query = Query::new(&request.query).k(request.k).mode(request.mode.mode()).filter(filter);
-    if !asked.vector.is_empty() {
-        query = query.vector(&asked.vector);
+    if !asked.vector.components.is_empty() {
+        query = query.vector(&asked.vector.components);
     }
-    let found = base.answer(&query).map_err(|error| Problem::new(500, chain(&error)))?;
-    let search = begun.elapsed();
-    // Several hits may be of one document, and a document may be long.
-    let mut texts = BTreeMap::new();
+    let found = searcher.answer(&query).map_err(|error| Problem::new(500, chain(&error)))?;
+    let (search, begun_reading) = (begun.elapsed(), Instant::now());
+    // Several hits may be of one document.
+    let (mut texts, mut read_len) = (BTreeMap::new(), 0);
     let hits = found.into_iter().map(|hit| {
         let text = texts.entry(hit.document.clone()).or_insert_with(|| {
+            if read_len >= READ_LEN_MAX {
+                return None;
+            }
             // The document may be gone or changed since; the next query shows it.
-            let read = base.store_mut().read(&hit.document).ok().flatten();
-            read.filter(|(revision, _)| *revision == hit.revision).map(|(_, document)| document.text)
+            let (revision, document) = store.read(&hit.document).ok().flatten()?;
+            read_len += document.text.len();
+            (revision == hit.revision).then_some(document.text)
         });
         Hit {
             document: hit.document.to_string(),
@@ -360,17 +474,19 @@ fn answer(base: &mut Base, asked: &Asked) -> Result<QueryAnswer, Problem> {
         }
     });
     let hits: Vec<Hit> = hits.collect();
-    let engine = base.engine();
+    let reading = begun_reading.elapsed();
+    let engine = searcher.engine();
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let explain = request.explain.then(|| Explain {
         embed_us: us(asked.embedded),
         wait_us: us(begun - asked.since),
         search_us: us(search),
+        read_us: us(reading),
         documents: engine.passages().documents_len(),
         chunks: engine.passages().chunks_len(),
         pending: engine.pending(),
     });
-    Ok(QueryAnswer { applied: engine.applied(), hits, explain })
+    Ok(QueryAnswer { applied: engine.applied(), hits, truncated: asked.vector.is_truncated, explain })
 }
 
 /// The messages of an error and its causes.

@@ -116,6 +116,9 @@ pub(crate) struct QueryAnswer {
     pub(crate) applied: u64,
     /// The best first.
     pub(crate) hits: Vec<Hit>,
+    /// The query has more tokens than the model takes: the search by meaning did not see those at its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) truncated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) explain: Option<Explain>,
 }
@@ -125,14 +128,15 @@ pub(crate) struct QueryAnswer {
 pub(crate) struct Hit {
     pub(crate) document: String,
     pub(crate) revision: u64,
-    /// Its bytes in the text of the document.
+    /// The passage's bytes in the text of the document.
     pub(crate) span: [usize; 2],
     pub(crate) score: f32,
-    /// Its rank by meaning, from 1.
+    /// Rank by meaning, from 1.
     pub(crate) rank_dense: Option<usize>,
-    /// Its rank by words, from 1.
+    /// Rank by words, from 1.
     pub(crate) rank_lexical: Option<usize>,
-    /// The text of the passage; absent if the document changed since it was indexed.
+    /// The text of the passage; absent if the document changed since it was indexed, or if the documents of
+    /// the hits before it are too long to read them all.
     pub(crate) text: Option<String>,
     /// Other documents with nearly the same passage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -143,9 +147,11 @@ pub(crate) struct Hit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Explain {
     pub(crate) embed_us: u64,
-    /// The wait for the thread of the collection, and for `min_revision`.
+    /// The wait for queries before this one, and for `min_revision`.
     pub(crate) wait_us: u64,
     pub(crate) search_us: u64,
+    /// The reading of the passages from the store.
+    pub(crate) read_us: u64,
     pub(crate) documents: usize,
     pub(crate) chunks: usize,
     /// Changed documents that are not indexed yet.

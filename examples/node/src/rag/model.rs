@@ -20,6 +20,15 @@ pub(crate) struct Model {
     tokens: Tokens,
 }
 
+/// The vector of a text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Vector {
+    /// Empty if the text was not embedded.
+    pub(crate) components: Vec<f32>,
+    /// The text has more tokens than the model takes, and those at its end were left out.
+    pub(crate) is_truncated: bool,
+}
+
 impl Model {
     /// `words`, or the model in a folder.
     pub(crate) fn load(model: &Path, threads: usize) -> Result<Model> {
@@ -42,10 +51,11 @@ impl Model {
         ChunkOptions::new()
     }
 
-    /// The vector of one text; what does not fit is left out.
-    pub(crate) fn vector(&self, text: &str) -> Result<Vec<f32>, EmbedError> {
-        let mut vector = vec![0.0; self.embedder.dimensions()];
-        self.embedder.embed(&[text], &mut vector).map(|_| vector)
+    /// The vector of a query.
+    pub(crate) fn vector(&self, text: &str) -> Result<Vector, EmbedError> {
+        let mut components = vec![0.0; self.embedder.dimensions()];
+        let embedded = self.embedder.embed(&[text], &mut components)?;
+        Ok(Vector { components, is_truncated: embedded.truncated > 0 })
     }
 }
 
@@ -105,5 +115,35 @@ impl TokenSpans for Tokens {
 
     fn spans(&self, text: &str, spans: &mut Vec<std::ops::Range<usize>>) -> Result<(), TokenError> {
         self.0.spans(text, spans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use std::sync::Arc;
+
+    use x0_ml::chunk::WordTokens;
+    use x0_ml::embed::{HashedWords, Overflow};
+
+    use super::{Model, Tokens};
+
+    impl Model {
+        /// A model that takes so many words and leaves out those that follow.
+        pub(crate) fn of_words(tokens_max: usize) -> Model {
+            let embedder = HashedWords::new(64).with_tokens_max(tokens_max).with_overflow(Overflow::Truncate);
+            let tokens = Tokens(Arc::new(WordTokens));
+            Model { name: "few words".to_owned(), embedder: Arc::new(embedder), tokens }
+        }
+    }
+
+    #[test]
+    fn a_truncated_text_is_reported() {
+        let model = Model::of_words(3);
+        let (whole, cut) =
+            (model.vector("one two three").unwrap(), model.vector("one two three four").unwrap());
+        assert_eq!((whole.is_truncated, cut.is_truncated), (false, true));
+        assert_eq!(whole.components, cut.components);
     }
 }

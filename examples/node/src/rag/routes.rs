@@ -7,11 +7,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use x0_ml::embed::EmbedError;
 use x0_ml::retrieve::Document;
 
 use super::Rag;
 use super::collection::Collection;
 use super::message::{DocumentRequest, Mode, QueryAnswer, QueryRequest, Refused, Status, Written, parse};
+use super::model::Vector;
 use crate::http::problem::Problem;
 use crate::http::{body, json};
 
@@ -48,12 +50,17 @@ async fn query(State(rag): State<Rag>, request: Request) -> Result<Response, Pro
     request.check()?;
     let collection = rag.collection(&request.collection)?.clone();
     let begun = Instant::now();
-    let mut vector = Vec::new();
+    let mut vector = Vector::default();
     if request.mode != Mode::Lexical {
         let (model, text) = (rag.model.clone(), request.query.clone());
         let embedded = blocking(move || model.vector(&text)).await?;
-        vector =
-            embedded.map_err(|error| Problem::new(500, format!("the query cannot be embedded: {error}")))?;
+        vector = embedded.map_err(|error| match error {
+            EmbedError::TooLong { tokens, tokens_max, .. } => {
+                let detail = format!("`query` has {tokens} tokens; shorten it to {tokens_max}");
+                Problem::field("query", detail)
+            }
+            error => Problem::new(500, format!("the query cannot be embedded: {error}")),
+        })?;
     }
     let answer: QueryAnswer = collection.query(request, vector, begun.elapsed()).await?;
     Ok(json(&answer))

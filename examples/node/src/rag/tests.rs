@@ -10,9 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use x0_identity::{Authority, AuthorityOptions, Identity, SpiffeId, TrustDomain};
 use x0_kv::Store;
+use x0_ml::knowledge::StoreError;
+use x0_ml::knowledge::kv::KvKnowledgeError;
 
 use super::Rag;
+use super::collection::refused;
 use super::config::RagConfig;
+use super::model::Model;
 use crate::http::Http;
 use crate::http::client::try_ask;
 use crate::http::config::{HttpConfig, Route, TlsMode};
@@ -23,11 +27,16 @@ struct Front {
     address: SocketAddr,
     identity: Identity,
     folder: tempfile::TempDir,
+    rag: Rag,
     _http: Http,
 }
 
 impl Front {
     fn start(tls: TlsMode) -> Front {
+        Front::with(Model::of_words(4096), tls)
+    }
+
+    fn with(model: Model, tls: TlsMode) -> Front {
         let folder = tempfile::tempdir().unwrap();
         let domain: TrustDomain = "front.test".parse().unwrap();
         let authority = Authority::new(domain.clone(), &AuthorityOptions::default()).unwrap();
@@ -39,7 +48,7 @@ impl Front {
         let config: RagConfig =
             toml::from_str("collections = [{ name = \"manuals\" }, { name = \"notes\", store = \"crdt\" }]")
                 .unwrap();
-        let rag = Rag::start(&config, folder.path(), &Store::open_in_memory(), &log).unwrap();
+        let rag = Rag::over(model, &config, folder.path(), &Store::open_in_memory(), &log).unwrap();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -47,7 +56,7 @@ impl Front {
         let listener =
             HttpConfig { address, routes: vec![Route::Rag], tls, certificate: file.clone(), key: file };
         let http = crate::http::start(&[listener], Some(&identity), &log, |_| rag.router()).unwrap();
-        Front { address, identity, folder, _http: http }
+        Front { address, identity, folder, rag, _http: http }
     }
 
     async fn json(&self, method: &str, path: &str, body: Value) -> Result<Value, Problem> {
@@ -124,7 +133,7 @@ async fn documents_are_written_found_and_removed() {
         assert_eq!(front.json("DELETE", &path("plain"), Value::Null).await.unwrap_err().status, 404);
     }
     let status = front.open().await;
-    assert_eq!(status["model"], "words");
+    assert_eq!(status["model"], "few words");
     assert_eq!(
         (&status["collections"][0]["documents"], &status["collections"][1]["store"]),
         (&1.into(), &"crdt".into())
@@ -170,6 +179,86 @@ async fn wrong_requests_are_problems_with_field_and_remedy() {
     assert_eq!(send("DELETE", &long, String::new()).await.field.as_deref(), Some("id"));
     let binary = try_ask::<Value>(front.address, "PUT", path, "text/plain", vec![0xff].into()).await.unwrap();
     assert_eq!(binary.unwrap_err().field.as_deref(), Some("text"));
+}
+
+/// What no store would take is the caller's mistake, and not an error of the node.
+#[tokio::test]
+async fn documents_that_do_not_fit_are_problems_of_the_caller() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let put = async |id: &str, body: Value| {
+        let path = format!("/api/v1/rag/collections/notes/documents/{id}");
+        let problem = front.json("PUT", &path, body).await.unwrap_err();
+        (problem.status, problem.field.unwrap_or_default())
+    };
+    let tags: Vec<String> = (0..700).map(|n| format!("{n:0100}")).collect();
+    assert_eq!(put("a", json!({"text": "a", "tags": tags})).await, (413, "tags".to_owned()));
+    assert_eq!(put("a", json!({"text": "a", "source": "s".repeat(70_000)})).await, (413, "tags".to_owned()));
+    for error in [
+        KvKnowledgeError::TextTooLong { len: 9, len_max: 8 },
+        KvKnowledgeError::TooLong { len: 9, pieces: 2 },
+    ] {
+        let problem = refused(StoreError::new(error));
+        assert_eq!((problem.status, problem.field.as_deref()), (413, Some("text")));
+    }
+    let name = refused(StoreError::new(KvKnowledgeError::DocumentName { len: 9, len_max: 8 }));
+    assert_eq!((name.status, name.field.as_deref()), (400, Some("id")));
+    assert_eq!(refused(StoreError::new(KvKnowledgeError::NoBlobs)).status, 503);
+    assert_eq!(refused(StoreError::new("away")).status, 503);
+}
+
+#[tokio::test]
+async fn a_query_that_was_cut_is_reported() {
+    let front = Front::with(Model::of_words(3), TlsMode::Off);
+    front.open().await;
+    for (text, is_cut) in [("one two three", false), ("one two three four", true)] {
+        for mode in ["hybrid", "dense", "lexical"] {
+            let query = json!({"collection": "manuals", "query": text, "mode": mode});
+            let answer = front.query(query).await.unwrap();
+            let expect = if is_cut && mode != "lexical" { json!(true) } else { Value::Null };
+            assert_eq!(answer["truncated"], expect, "{text} {mode}");
+        }
+    }
+}
+
+/// The passages of an answer are read up to a limit, and the time of it is shown.
+#[tokio::test]
+async fn passages_are_read_up_to_a_limit() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let mut revision = 0;
+    for (id, word) in [("long", "harbour "), ("longer", "harbour dark ")] {
+        let path = format!("/api/v1/rag/collections/manuals/documents/{id}");
+        let text = word.repeat(1200);
+        revision =
+            front.json("PUT", &path, json!({"text": text})).await.unwrap()["revision"].as_u64().unwrap();
+    }
+    let query = json!({"collection": "manuals", "query": "harbour", "mode": "lexical", "k": 100,
+        "min_revision": revision, "explain": true});
+    let answer = front.query(query).await.unwrap();
+    let mut texts = std::collections::BTreeMap::new();
+    for hit in answer["hits"].as_array().unwrap() {
+        texts.entry(hit["document"].as_str().unwrap()).or_insert(!hit["text"].is_null());
+    }
+    assert_eq!(texts.values().filter(|has_text| **has_text).count(), 1, "{texts:?}");
+    assert_eq!(texts.len(), 2);
+    assert!(answer["explain"]["read_us"].is_u64());
+}
+
+#[tokio::test]
+async fn a_stop_saves_the_indexes() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let path = "/api/v1/rag/collections/manuals/documents/a";
+    let revision = front.json("PUT", path, json!({"text": "harbour"})).await.unwrap()["revision"].clone();
+    let query = json!({"collection": "manuals", "query": "harbour", "min_revision": revision});
+    front.query(query.clone()).await.unwrap();
+    let saved = front.folder.path().join("manuals/knowledge.index");
+    assert!(!saved.exists());
+    front.rag.stop().await;
+    assert!(saved.exists());
+    assert_eq!(front.query(query).await.unwrap_err().status, 503);
+    front.rag.stop().await;
 }
 
 /// Damaged bodies: an answer or a problem of the caller, never one of the node.
