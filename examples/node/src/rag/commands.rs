@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use hyper::body::Bytes;
 
 use super::cli::{Place, RagArgs, RagCommand};
-use super::message::{DocumentRequest, Filter, QueryAnswer, QueryRequest, Status, Written};
+use super::message::{CollectionStatus, DocumentRequest, Filter, QueryAnswer, QueryRequest, Status, Written};
 use super::{demo, documents, fetch};
 use crate::causes::causes;
-use crate::http::client::{ask, encode};
+use crate::http::client::{ask, encode, try_ask};
 
 const JSON: &str = "application/json";
 /// The time between looks at the files with `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between looks at the node while documents are sent.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// The characters of an excerpt.
 const EXCERPT_LEN: usize = 240;
 
@@ -30,7 +33,8 @@ pub(crate) async fn rag(args: RagArgs) -> Result<bool> {
             ))?;
         }
         RagCommand::Add { paths, source, tags, watch, place } => {
-            add(&paths, &source, &tags.into_iter().collect(), watch, &place).await?;
+            let tags = tags.into_iter().collect();
+            add(&paths, &Adding { source: &source, tags: &tags, place: &place }, watch).await?;
         }
         RagCommand::Query { text, k, mode, source, tag, min_revision, json, place } => {
             let filter = Filter { source, tag, ..Filter::default() };
@@ -66,96 +70,126 @@ pub(crate) fn name(file: &Path) -> String {
     file.to_string_lossy().trim_start_matches("./").trim_start_matches('/').to_owned()
 }
 
-/// Adds files, and with `watch` goes on until it is interrupted.
-async fn add(
-    paths: &[PathBuf],
-    source: &str,
-    tags: &BTreeSet<String>,
-    watch: bool,
-    place: &Place,
-) -> Result<()> {
-    let mut seen: BTreeMap<PathBuf, Option<SystemTime>> = BTreeMap::new();
+/// Files that were added, each with the time of its last change.
+pub(super) type Seen = BTreeMap<PathBuf, Option<SystemTime>>;
+
+/// Where files go to, and as what.
+pub(super) struct Adding<'a> {
+    pub(super) source: &'a str,
+    pub(super) tags: &'a BTreeSet<String>,
+    pub(super) place: &'a Place,
+}
+
+/// Adds files, and with `watch` goes on until it is interrupted: what fails then is tried again.
+async fn add(paths: &[PathBuf], adding: &Adding<'_>, watch: bool) -> Result<()> {
+    let (mut seen, mut last) = (Seen::new(), String::new());
     loop {
-        let now: BTreeMap<PathBuf, Option<SystemTime>> = documents::files(paths)?
-            .into_iter()
-            .map(|file| {
-                let changed = std::fs::metadata(&file).and_then(|data| data.modified()).ok();
-                (file, changed)
-            })
-            .collect();
-        let changed: Vec<&PathBuf> =
-            now.iter().filter(|(file, time)| seen.get(*file) != Some(time)).map(|(file, _)| file).collect();
-        if !changed.is_empty() {
-            add_files(&changed, source, tags, place, watch).await?;
-        }
-        for file in seen.keys().filter(|file| !now.contains_key(*file)) {
-            let removed: Result<Written> =
-                ask(place.address, "DELETE", &path(place, &name(file)), JSON, "").await;
-            match removed {
-                Ok(removed) => print(&format!("{}: removed at revision {}\n", name(file), removed.revision))?,
-                Err(error) => print(&format!("{}: not removed: {}\n", name(file), causes(&error)))?,
-            }
-        }
+        let followed = follow(paths, adding, &mut seen).await;
         if !watch {
-            return Ok(());
+            return followed.and_then(|skipped| {
+                anyhow::ensure!(skipped == 0 || skipped < seen.len(), "no file was added");
+                Ok(())
+            });
         }
-        seen = now;
+        let why = followed.err().map(|error| causes(&error)).unwrap_or_default();
+        // A node that is away is reported once.
+        if !why.is_empty() && why != last {
+            print(&format!("{why}; trying again\n"))?;
+        }
+        last = why;
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }
 
+/// Adds files that are new or changed, and removes the documents of those that are gone. Returns the number
+/// of files that cannot be read. After an error, `seen` says what was done.
+pub(super) async fn follow(paths: &[PathBuf], adding: &Adding<'_>, seen: &mut Seen) -> Result<usize> {
+    let now: Seen = documents::files(paths)?
+        .into_iter()
+        .map(|file| {
+            let changed = std::fs::metadata(&file).and_then(|data| data.modified()).ok();
+            (file, changed)
+        })
+        .collect();
+    let mut skipped = 0;
+    let changed: Vec<_> = now.iter().filter(|(file, time)| seen.get(*file) != Some(time)).collect();
+    if !changed.is_empty() {
+        skipped = add_files(&changed, adding, seen).await?;
+    }
+    let gone: Vec<PathBuf> = seen.keys().filter(|file| !now.contains_key(*file)).cloned().collect();
+    for file in gone {
+        let document = path(adding.place, &name(&file));
+        let removed =
+            try_ask::<Written>(adding.place.address, "DELETE", &document, JSON, Bytes::new()).await?;
+        match removed {
+            Ok(removed) => print(&format!("{}: removed at revision {}\n", name(&file), removed.revision))?,
+            // Another client removed it, or the answer to this one was lost.
+            Err(problem) if problem.status == 404 => {}
+            Err(problem) => bail!("{}: not removed: {}", name(&file), problem.detail),
+        }
+        seen.remove(&file);
+    }
+    Ok(skipped)
+}
+
+/// Adds files and waits until they are indexed. Returns the number of those that cannot be read.
 async fn add_files(
-    files: &[&PathBuf],
-    source: &str,
-    tags: &BTreeSet<String>,
-    place: &Place,
-    watch: bool,
-) -> Result<()> {
+    files: &[(&PathBuf, &Option<SystemTime>)],
+    adding: &Adding<'_>,
+    seen: &mut Seen,
+) -> Result<usize> {
+    let Adding { source, tags, place } = adding;
     let before = chunks(place).await?;
     let begun = Instant::now();
     let bar = indicatif::ProgressBar::new(files.len() as u64);
     // An invalid template falls back to the default.
     if let Ok(style) =
-        indicatif::ProgressStyle::with_template("[{bar:40}] {pos}/{len} documents, {msg}, {eta} left")
+        indicatif::ProgressStyle::with_template("[{bar:40}] {pos}/{len} documents indexed, {msg}, {eta} left")
     {
         bar.set_style(style.progress_chars("=> "));
     }
-    let (mut last, mut skipped) = (0, Vec::new());
-    for file in files {
-        let text = match documents::text(file) {
-            Ok(text) => text,
-            Err(error) => {
-                skipped.push(causes(&error));
-                continue;
+    // The node indexes while the next documents are sent.
+    let progress = |status: &CollectionStatus, sent: usize| {
+        let done = status.chunks.saturating_sub(before) as f64;
+        bar.set_message(format!("{:.0} chunks/s", done / begun.elapsed().as_secs_f64()));
+        bar.set_position(sent.saturating_sub(status.pending) as u64);
+    };
+    let (mut last, mut skipped, mut asked) = (0, Vec::new(), begun);
+    for (sent, (file, changed)) in files.iter().enumerate() {
+        match documents::text(file) {
+            Ok(text) => {
+                let request = DocumentRequest { text, source: (*source).to_owned(), tags: (*tags).clone() };
+                let body = serde_json::to_vec(&request)?;
+                let document = path(place, &name(file));
+                let written: Written = ask(place.address, "PUT", &document, JSON, body)
+                    .await
+                    .with_context(|| format!("{} was not added", file.display()))?;
+                last = written.revision;
             }
-        };
-        let request = DocumentRequest { text, source: source.to_owned(), tags: tags.clone() };
-        let body = serde_json::to_vec(&request)?;
-        let written: Written = ask(place.address, "PUT", &path(place, &name(file)), JSON, body).await?;
-        last = written.revision;
-        bar.set_message(format!("{:.0} documents/s", bar.position() as f64 / begun.elapsed().as_secs_f64()));
-        bar.inc(1);
+            Err(error) => skipped.push(causes(&error)),
+        }
+        seen.insert((*file).clone(), **changed);
+        if asked.elapsed() >= PROGRESS_INTERVAL {
+            asked = Instant::now();
+            progress(&collection(place).await?, sent + 1);
+        }
     }
-    bar.finish_and_clear();
-    for why in &skipped {
-        print(&format!("skipped: {why}\n"))?;
-    }
-    if skipped.len() == files.len() && !watch {
-        bail!("no file was added");
-    }
-    // The node indexes them meanwhile.
     loop {
         let status = collection(place).await?;
-        let done = status.chunks.saturating_sub(before);
         if status.applied >= last && status.pending == 0 {
-            let seconds = begun.elapsed().as_secs_f64();
-            return print(&format!(
-                "{} documents added up to revision {last}: {} chunks more, {seconds:.1} s, {:.0} chunks/s\n",
+            bar.finish_and_clear();
+            for why in &skipped {
+                print(&format!("skipped: {why}\n"))?;
+            }
+            let (done, seconds) = (status.chunks.saturating_sub(before), begun.elapsed().as_secs_f64());
+            print(&format!(
+                "{} documents added up to revision {last}: {done} chunks more, {seconds:.1} s, {:.0} chunks/s\n",
                 files.len() - skipped.len(),
-                done,
                 done as f64 / seconds
-            ));
+            ))?;
+            return Ok(skipped.len());
         }
+        progress(&status, files.len());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -164,7 +198,7 @@ async fn chunks(place: &Place) -> Result<usize> {
     Ok(collection(place).await?.chunks)
 }
 
-async fn collection(place: &Place) -> Result<super::message::CollectionStatus> {
+async fn collection(place: &Place) -> Result<CollectionStatus> {
     let status: Status = ask(place.address, "GET", "/api/v1/rag/status", JSON, "").await?;
     let found = status.collections.into_iter().find(|collection| collection.name == place.collection);
     let found = found.with_context(|| {
@@ -181,8 +215,11 @@ fn passages(answer: &QueryAnswer) -> String {
     if answer.hits.is_empty() {
         return "no passage found\n".to_owned();
     }
-    let rank = |rank: Option<usize>| rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
     let mut text = String::new();
+    if answer.truncated {
+        text.push_str("The query is longer than the model takes; its end counts for the words only.\n");
+    }
+    let rank = |rank: Option<usize>| rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
     for (place, hit) in (1..).zip(&answer.hits) {
         text.push_str(&format!(
             "{place:>2}. {} [{}..{}]  score {:.4}, by meaning {}, by words {}\n",
@@ -193,7 +230,7 @@ fn passages(answer: &QueryAnswer) -> String {
             rank(hit.rank_dense),
             rank(hit.rank_lexical)
         ));
-        let passage = hit.text.as_deref().unwrap_or("(the document changed since it was indexed)");
+        let passage = hit.text.as_deref().unwrap_or("(no text: the document changed, or is too long)");
         let words: Vec<&str> = passage.split_whitespace().collect();
         let mut excerpt: String = words.join(" ").chars().take(EXCERPT_LEN).collect();
         if excerpt.len() < passage.len() {

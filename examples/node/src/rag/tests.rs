@@ -13,10 +13,12 @@ use x0_kv::Store;
 use x0_ml::knowledge::StoreError;
 use x0_ml::knowledge::kv::KvKnowledgeError;
 
-use super::Rag;
+use super::cli::Place;
 use super::collection::refused;
+use super::commands::{Adding, Seen, follow};
 use super::config::RagConfig;
 use super::model::Model;
+use super::{Rag, commands};
 use crate::http::Http;
 use crate::http::client::try_ask;
 use crate::http::config::{HttpConfig, Route, TlsMode};
@@ -259,6 +261,46 @@ async fn a_stop_saves_the_indexes() {
     assert!(saved.exists());
     assert_eq!(front.query(query).await.unwrap_err().status, 503);
     front.rag.stop().await;
+}
+
+/// A node that is away, and documents that were removed before, do not end a watch.
+#[tokio::test]
+async fn a_watch_makes_good_what_failed() {
+    let front = Front::start(TlsMode::Off);
+    front.open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    for name in ["a.txt", "b.txt"] {
+        std::fs::write(file(name), "harbour").unwrap();
+    }
+    let paths = [folder.path().to_owned()];
+    let tags = std::collections::BTreeSet::new();
+    let at = |address: SocketAddr| Place { address, collection: "manuals".to_owned() };
+    // Nothing listens on the discard port.
+    let (here, away) = (at(front.address), at((Ipv4Addr::LOCALHOST, 9).into()));
+    let adding = |place| Adding { source: "", tags: &tags, place };
+    let mut seen = Seen::new();
+    follow(&paths, &adding(&away), &mut seen).await.unwrap_err();
+    assert!(seen.is_empty());
+    follow(&paths, &adding(&here), &mut seen).await.unwrap();
+    assert_eq!(seen.len(), 2);
+    let held = async || front.open().await["collections"][0]["documents"].as_u64().unwrap();
+    assert_eq!(held().await, 2);
+
+    std::fs::remove_file(file("a.txt")).unwrap();
+    std::fs::write(file("c.txt"), "harbour").unwrap();
+    follow(&paths, &adding(&away), &mut seen).await.unwrap_err();
+    assert_eq!(seen.len(), 2, "neither was done");
+    follow(&paths, &adding(&here), &mut seen).await.unwrap();
+    assert!(!seen.contains_key(&file("a.txt")) && seen.contains_key(&file("c.txt")));
+
+    // Removed by another client.
+    let id = crate::http::client::encode(&commands::name(&file("b.txt")));
+    let path = format!("/api/v1/rag/collections/manuals/documents/{id}");
+    front.json("DELETE", &path, Value::Null).await.unwrap();
+    std::fs::remove_file(file("b.txt")).unwrap();
+    follow(&paths, &adding(&here), &mut seen).await.unwrap();
+    assert_eq!(seen.len(), 1);
 }
 
 /// Damaged bodies: an answer or a problem of the caller, never one of the node.
