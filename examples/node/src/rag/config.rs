@@ -53,7 +53,7 @@ impl StoreKind {
     }
 }
 
-/// A gibibyte: longer texts are not indexed.
+/// 1 GiB in KiB, above any text that a collection takes.
 const PIECES_KIB_MAX: usize = 1 << 20;
 
 /// The value of `model` for words without meaning.

