@@ -281,3 +281,144 @@ fn all_that_was_recorded_is_there_again() {
         }
     }
 }
+
+/// One replica with a journal, driven in the documented order, and a session with a peer that has none.
+struct Fetching {
+    folder: Folder,
+    journal: Journal,
+    map: CausalMap,
+    source: CausalMap,
+    sessions: [Session<CausalMap>; 2],
+    now: Duration,
+    ranges: u64,
+}
+
+impl Fetching {
+    fn new(keys: u64, random: &mut Random) -> Self {
+        let folder = Folder::new();
+        let (journal, map) = folder.open().unwrap();
+        let mut source = CausalMap::new(ReplicaId::new(2), KEY);
+        for _ in 0..keys {
+            source.put(&random.next().to_le_bytes(), 0, &random.next().to_le_bytes()).unwrap();
+        }
+        let sessions = [1, 2].map(|_| Session::new(&Self::options(), random.next()));
+        Self { folder, journal, map, source, sessions, now: Duration::ZERO, ranges: 0 }
+    }
+
+    fn options() -> SessionOptions {
+        SessionOptions::default().transfer_len_max(1_500).retry_min(Duration::from_millis(5))
+    }
+
+    /// Handles an input, records, and then carries out the outputs.
+    fn handle(&mut self, side: usize, datagram: Option<&[u8]>) -> Vec<Vec<u8>> {
+        let state = if side == 0 { &mut self.map } else { &mut self.source };
+        let input = datagram.map_or(SessionInput::Timeout, SessionInput::Datagram);
+        self.sessions[side].handle(self.now, input, state).unwrap();
+        if side == 0 {
+            self.journal.record(&self.map).unwrap();
+        }
+        let mut datagrams = Vec::new();
+        while let Some(output) = self.sessions[side].poll_output() {
+            match output {
+                SessionOutput::Send(datagram) => datagrams.push(datagram),
+                SessionOutput::Staged(record) if side == 0 => {
+                    self.ranges += 1;
+                    self.journal.stage(&record).unwrap();
+                }
+                SessionOutput::Joined(joined) if side == 0 => self.journal.joined(&joined).unwrap(),
+                SessionOutput::Staged(_) | SessionOutput::Joined(_) => {}
+            }
+        }
+        datagrams
+    }
+
+    /// One side's timeout, and all the datagrams that follow from it, except those that are `lost`.
+    fn step(&mut self, side: usize, mut lost: impl FnMut() -> bool) {
+        let mut waiting = vec![(side, None)];
+        while let Some((to, datagram)) = waiting.pop() {
+            let sent = self.handle(to, datagram.as_deref());
+            waiting.extend(sent.into_iter().filter(|_| !lost()).map(|datagram| (1 - to, Some(datagram))));
+        }
+        self.now += Duration::from_millis(1);
+    }
+
+    /// The machine goes down, and starts again.
+    fn reopen(&mut self, seed: u64) {
+        let other = Folder::new();
+        // A folder is open once.
+        let (journal, _) = Journal::open(&other.0, ID, KEY).unwrap();
+        drop(std::mem::replace(&mut self.journal, journal));
+        let opened = self.folder.open();
+        assert!(opened.is_ok(), "seed {seed}: {:?}", opened.err());
+        let (journal, map) = opened.unwrap();
+        assert_eq!(map.frontier(), self.map.frontier(), "seed {seed}");
+        (self.journal, self.map) = (journal, map);
+    }
+}
+
+/// The documented order records a state that arrived by ranges before the journal is notified of them.
+#[test]
+fn a_record_before_the_outputs_does_not_damage_the_journal() {
+    // One range, and several.
+    for keys in [30, 90, 300] {
+        let mut fetching = Fetching::new(keys, &mut Random::new(keys));
+        while fetching.source.frontier() != fetching.map.frontier() {
+            assert!(fetching.now < Duration::from_secs(600));
+            fetching.step(0, || false);
+            fetching.step(1, || false);
+        }
+        assert!(keys == 30 || fetching.ranges > 1, "{keys}: {}", fetching.ranges);
+        for round in 0..3 {
+            fetching.reopen(keys);
+            fetching.map.put(b"after", round, b"the restart").unwrap();
+            fetching.journal.record(&fetching.map).unwrap();
+        }
+    }
+}
+
+/// Deltas of others, writes, snapshots and restarts, all between the ranges of a transfer.
+#[test]
+fn whatever_comes_between_ranges_does_not_damage_the_journal() {
+    let (mut ranges, mut pruned) = (0, 0);
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let keys = 40 + random.below(300);
+        let mut fetching = Fetching::new(keys, &mut random);
+        let mut third = CausalMap::new(ReplicaId::new(3), KEY);
+        let end = Duration::from_millis(40 + random.below(120));
+        while fetching.now < end {
+            match random.below(12) {
+                0 => {
+                    change(&mut fetching.map, &mut random);
+                    fetching.journal.record(&fetching.map).unwrap();
+                }
+                1 => change(&mut fetching.source, &mut random),
+                2 if random.below(4) == 0 => {
+                    change(&mut third, &mut random);
+                    third.join(&fetching.source.complete(&third.version())).unwrap();
+                }
+                3 => {
+                    fetching.map.join(&third.delta(&fetching.map.version()).unwrap()).unwrap();
+                    fetching.journal.record(&fetching.map).unwrap();
+                    pruned += 1;
+                }
+                4 if random.below(3) == 0 => fetching.journal.snapshot(&fetching.map).unwrap(),
+                5 => {
+                    fetching.reopen(seed);
+                    fetching.sessions[0] = Session::new(&Fetching::options(), random.next());
+                }
+                6 => {
+                    let map = &fetching.map;
+                    fetching.source.join(&map.delta(&fetching.source.version()).unwrap()).unwrap();
+                }
+                _ => {
+                    let side = usize::from(random.below(2) == 0);
+                    fetching.step(side, || random.below(20) == 0);
+                }
+            }
+        }
+        fetching.reopen(seed);
+        ranges += fetching.ranges;
+    }
+    assert!(ranges > 300 && pruned > 100, "{ranges} {pruned}");
+}

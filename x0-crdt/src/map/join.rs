@@ -118,7 +118,12 @@ impl CausalMap {
     /// A delta that was not made for this version; nothing of it is joined then.
     pub fn replay(&mut self, delta: &MapDelta) -> Result<Joined, JoinError> {
         self.check_base(delta)?;
-        self.take_in(delta, &[], None)
+        // The records that follow may continue the stage: the replica that wrote them prunes it when it joins
+        // a delta of a peer, and not when it writes, and the records of both are alike.
+        let stage = self.stage.take();
+        let joined = self.take_in(delta, &[], None);
+        self.stage = stage;
+        joined
     }
 
     /// Joins a delta, and drops `dots`, which are at `keys` if these are known.

@@ -96,10 +96,27 @@ impl Stage {
         self.shadow.renew(incarnation);
     }
 
-    /// Takes a range that continues the current pass, of a peer that has seen all that the stage holds.
+    /// Whether a range continues the current pass, and is of a peer that has seen all that the stage holds.
+    fn continues_with(&self, range: &Range) -> bool {
+        range.from == self.cursor
+            && self.upper.is_within(&range.delta.context)
+            && self.pending.is_none()
+            && self.complete.is_none()
+    }
+
+    /// Whether a range of the stage's base, of a pass since `since`, was taken before.
+    fn has_taken(&self, since: &Version, range: &Range) -> bool {
+        let is_passed = if *since == self.since {
+            self.complete.is_some() || range.from < self.cursor
+        } else {
+            since.is_within(&self.since)
+        };
+        is_passed && range.delta.context.is_within(&self.upper)
+    }
+
+    /// Takes a range that continues the current pass.
     fn take(&mut self, range: Range) -> bool {
-        let continues = range.from == self.cursor && self.upper.is_within(&range.delta.context);
-        if !continues || self.pending.is_some() || self.complete.is_some() {
+        if !self.continues_with(&range) {
             return false;
         }
         self.upper.join(&range.delta.context);
@@ -162,6 +179,10 @@ impl CausalMap {
         patience: Duration,
         renew: bool,
     ) -> StageBegin {
+        // A journal replays a stage that was pruned when the records were written.
+        if self.stage.as_ref().is_some_and(|stage| stage.owner.is_none()) {
+            self.prune_stage();
+        }
         match self.stage.as_mut().map(|stage| &mut stage.owner) {
             None if !renew => return StageBegin::None,
             // A stage without an owner waits for the peer that it is of.

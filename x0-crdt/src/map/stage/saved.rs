@@ -78,7 +78,7 @@ impl CausalMap {
     /// replayed in the order in which they were output, between the deltas before and after them.
     ///
     /// Values become visible by [`replay_ranges`](Self::replay_ranges). Without these records a transfer
-    /// starts over after a restart.
+    /// starts over after a restart. A record that a [`save`](Self::save) before it holds changes nothing.
     ///
     /// # Errors
     /// Bytes that no session has output, or a record that does not continue the one before it. The map is as
@@ -97,22 +97,21 @@ impl CausalMap {
         }
         self.finish_range()?;
         let begins = range.from.is_empty() && base == since;
-        let continues = self.stage.as_ref().is_some_and(|stage| {
-            stage.base == base
-                && stage.since == since
-                && stage.complete.is_none()
-                && stage.cursor == range.from
-        });
-        if !continues && !begins {
-            return Err(DecodeError::Range { what: WHAT }.into());
-        }
-        if !continues {
-            self.stage = Some(Box::new(Stage::new(self, base)));
-        }
-        if let Some(stage) = &mut self.stage
-            && !stage.take(range)
-        {
-            return Err(DecodeError::Range { what: WHAT }.into());
+        let is_of = |stage: &Stage| stage.base == base && stage.since == since;
+        let is_seen = range.delta.context.is_within(&self.version());
+        match self.stage.as_mut() {
+            Some(stage) if is_of(stage) && stage.continues_with(&range) => {
+                stage.take(range);
+            }
+            _ if begins => {
+                let mut stage = Box::new(Stage::new(self, base));
+                stage.take(range);
+                self.stage = Some(stage);
+            }
+            // A snapshot before the record holds it already, in the stage or in the map.
+            Some(stage) if stage.base == base && stage.has_taken(&since, &range) => {}
+            _ if is_seen => {}
+            _ => return Err(DecodeError::Range { what: WHAT }.into()),
         }
         self.finish_range()
     }
