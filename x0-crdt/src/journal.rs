@@ -300,7 +300,7 @@ impl Journal {
                     whole_len = end as u64;
                 }
                 (DELTA, Some(map)) => {
-                    let delta = MapDelta::decode(payload, &map.version())?;
+                    let delta = MapDelta::decode_trusted(payload, &map.version())?;
                     map.replay(&delta)?;
                 }
                 (RANGE, Some(map)) => {

@@ -111,7 +111,7 @@ impl CausalMap {
     /// replica, which from a peer would show an impostor.
     ///
     /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta)
-    /// since the version of the last record. Where `delta` is refused, because the history since then was
+    /// since the version of the last record, read by [`MapDelta::decode_trusted`]. Where `delta` is refused, because the history since then was
     /// collected, the journal starts over with a `save`.
     ///
     /// # Errors

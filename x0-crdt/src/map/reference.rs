@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use super::delta::{DeltaError, DeltaExtent, DeltaItem, MapDelta, bounded};
+use super::delta::{DeltaError, DeltaExtent, DeltaItem, MapDelta, PEER_ITEMS_MAX, bounded};
 use super::search::Search;
 use super::small::Key;
 use super::trail::Event;
@@ -80,7 +80,7 @@ impl Unresolved {
             delta.items.extend(items.get_mut(range).unwrap_or_default().iter_mut().filter_map(Option::take));
             delta.entries.push((key, delta.items.len()));
         }
-        delta.check()?;
+        delta.check(false)?;
         Ok(delta)
     }
 }
@@ -214,8 +214,9 @@ impl MapDelta {
         let writers =
             if is_changed { changes.iter().map(|(writer, _)| *writer).collect() } else { table(&mut input)? };
         let namers = if flags & SAME != 0 { writers.clone() } else { table(&mut input)? };
-        let whole = bounded(input.integer("entries")?, bytes.len())?;
-        let named = bounded(input.integer("entries")?, bytes.len())?;
+        let items_max = bytes.len().min(PEER_ITEMS_MAX);
+        let whole = bounded(input.integer("entries")?, items_max)?;
+        let named = bounded(input.integer("entries")?, items_max)?;
         let expected = u32::from_le_bytes(input.array("a hash")?);
         let base = if extent == DeltaExtent::Since { base.clone() } else { Version::new() };
         let delta = Self {
@@ -235,7 +236,7 @@ impl MapDelta {
             let of = columns::numbers(&mut input, named, "a name")?;
             let seqs = columns::numbers(&mut input, named, "a name")?;
             let names: Vec<Name> = of.into_iter().zip(seqs).collect();
-            let (ends, items) = super::delta::items(&mut input, whole + named, bytes.len())?;
+            let (ends, items) = super::delta::items(&mut input, whole + named, items_max)?;
             super::delta::padding(&mut input, bytes.len(), items.len())?;
             (keys, names, ends, items)
         };

@@ -54,7 +54,7 @@ impl Journal {
                 }
                 (DELTA, Some(map)) => {
                     // Each record was encoded against the version of the one before it.
-                    let delta = MapDelta::decode(bytes, &map.version())
+                    let delta = MapDelta::decode_trusted(bytes, &map.version())
                         .map_err(|source| OpenError::Delta { index, source })?;
                     map.replay(&delta).map_err(|source| OpenError::Order { index, source })?;
                     journal.deltas += 1;

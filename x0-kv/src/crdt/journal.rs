@@ -294,7 +294,8 @@ fn read_change(entry: &Entry, map: Option<&mut CausalMap>) -> Result<(), Journal
     let map = map.ok_or(damaged(Damage::Begin))?;
     match *kind {
         DELTA => {
-            let delta = MapDelta::decode(bytes, &map.version()).map_err(|error| damaged(error.into()))?;
+            let delta = MapDelta::decode_trusted(bytes, &map.version());
+            let delta = delta.map_err(|error| damaged(error.into()))?;
             map.replay(&delta).map_err(|error| damaged(error.into()))?;
         }
         RANGE => map.replay_range(bytes).map_err(|error| damaged(error.into()))?,

@@ -57,7 +57,7 @@ impl Stage {
         if !pending.is_empty() {
             stage.pending = Some(Range::decode(pending, &stage.since)?);
         }
-        let delta = MapDelta::decode(input.bytes(WHAT)?, &Version::new())?;
+        let delta = MapDelta::decode_trusted(input.bytes(WHAT)?, &Version::new())?;
         let mut seen = map.version();
         seen.join(&base);
         seen.join(&stage.upper);
