@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use x0_consensus::{Storage, WriteError};
+use x0_consensus::Storage;
 use x0_crdt::{CausalMap, HashKey, ReplicaId};
 use x0_identity::NodeId;
 
@@ -447,7 +447,7 @@ impl Driver {
         error: JournalError,
         outputs: Vec<Output<ReplyTo>>,
     ) -> Result<Journal, OperationError> {
-        let is_full = matches!(error, JournalError::Write(WriteError::Full { .. }));
+        let is_full = error.is_full();
         let error = match is_full {
             true => OperationError::NoSpace { ambiguous: false },
             false => OperationError::failed(error),
@@ -477,13 +477,13 @@ impl Driver {
         let whole = journal.whole(self.shared.state().replica.map());
         let is_spacious = self.shared.space.is_measured() && !self.shared.space.has(Lack::Reserve);
         match journal.write(whole) {
-            Err(JournalError::Write(WriteError::Full { .. })) if !is_spacious => {
+            Err(error) if error.is_full() && !is_spacious => {
                 self.retry_at = Some(Instant::now() + RETRY_AFTER);
                 return Ok(());
             }
+            Err(error) if !error.is_full() => return Err(OperationError::failed(error)),
             // There is space for records that are shorter than the whole.
-            Ok(()) | Err(JournalError::Write(WriteError::Full { .. })) => {}
-            Err(error) => return Err(OperationError::failed(error)),
+            Ok(()) | Err(_) => {}
         }
         self.retry_at = None;
         self.shared.space.set(Lack::Journal, false);

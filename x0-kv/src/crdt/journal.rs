@@ -4,17 +4,19 @@
 //! commit are handled by the same code. Its first entry holds a complete map, each further one the delta
 //! since the entry before. A state that arrives by key ranges is there range by range, until an entry says
 //! that the ranges count. When the deltas outweigh the map, a new complete map is written and the entries
-//! before it are dropped.
+//! before it are dropped. The log bounds the length of an entry: a longer complete map is its snapshot.
 //!
 //! `x0_crdt::Journal` keeps a map in the same way, in files of its own. A keyspace needs three things of the
 //! log beneath that it does not have: one fsync for the records of all that write to the disk at that moment,
 //! the seam [`Storage`] through which the simulator injects faults of the disk, and the fingerprint by which
 //! [`Wal`] finds that a folder is a copy, so that the copy takes a fresh incarnation.
 
+use std::io;
+
 use bytes::Bytes;
 use x0_consensus::{
-    Entry, EntryKind, HardState, LogBase, Membership, NodeId, ReadError, RecoverError, Storage, Wal,
-    Write as LogWrite, WriteError,
+    Entry, EntryKind, HardState, LogBase, Membership, NodeId, ReadError, RecoverError, Recovered,
+    SnapshotMeta, SnapshotReadError, SnapshotWriteError, Storage, Wal, Write as LogWrite, WriteError,
 };
 use x0_crdt::{
     CausalMap, DeltaError, Frontier, HashKey, JoinError, MapDelta, ReplicaId, RestoreError, Version,
@@ -33,6 +35,8 @@ const HEAD_LEN: usize = 1 + 8 + 4 + 8;
 const TERM: u64 = 1;
 /// Below this length of deltas no complete map is written.
 const DELTAS_LEN_MIN: u64 = 1 << 20;
+/// The longest entry: a quarter of what the log writes at once by default.
+const ENTRY_LEN_MAX: usize = if cfg!(test) { 128 << 10 } else { 64 << 20 };
 /// The bytes that are read at once when the journal is opened.
 const READ_LEN: usize = 8 << 20;
 
@@ -50,6 +54,20 @@ pub enum JournalError {
     /// The log beneath cannot be written.
     #[error("the journal of the CRDT keyspace cannot be written: {0}")]
     Write(#[from] WriteError),
+    /// The log beneath cannot take a long complete map.
+    #[error("a complete map of the CRDT keyspace cannot be written")]
+    Snapshot(#[from] SnapshotWriteError),
+    /// The bytes of a long complete map cannot be written.
+    #[error("a complete map of the CRDT keyspace cannot be written")]
+    SnapshotWrite(#[source] io::Error),
+    /// A long complete map cannot be read.
+    #[error("the complete map of the CRDT keyspace cannot be read")]
+    SnapshotRead(#[from] SnapshotReadError),
+    /// The bytes of a long complete map are damaged, or cannot be read.
+    #[error(
+        "the complete map of the CRDT keyspace cannot be read; if it is damaged, move the folder away, and the other members bring back all that they have seen"
+    )]
+    SnapshotBytes(#[source] io::Error),
     /// An entry is damaged.
     #[error(
         "entry {index} of the journal of the CRDT keyspace is damaged: {reason}; move the folder away, and the other members bring back all that they have seen"
@@ -73,6 +91,17 @@ pub enum JournalError {
     /// The journal was written with another hash key.
     #[error("the CRDT keyspace was made with another hash key: use that one, on all members")]
     HashKey,
+}
+
+impl JournalError {
+    /// Whether the disk had no space. What was written before is there, and a later attempt may succeed.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Write(WriteError::Full { .. }) | Self::Snapshot(SnapshotWriteError::Full { .. }) => true,
+            Self::SnapshotWrite(error) => error.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
 }
 
 /// The kind of damage of an entry.
@@ -174,13 +203,17 @@ impl<S: Storage + ?Sized> Journal<S> {
     ) -> Result<(Journal<S>, Option<CausalMap>), JournalError> {
         let recovered = storage.recover()?;
         let mut next = recovered.base.index + 1;
-        let mut map: Option<CausalMap> = None;
         let (mut deltas_len, mut whole_len) = (0, 0);
+        let mut map: Option<CausalMap> = None;
+        if let Some(whole) = read_snapshot(&mut *storage, &recovered)? {
+            map = Some(read_whole(&whole, recovered.base.index, node, key)?);
+            whole_len = whole.len() as u64;
+        }
         while next <= recovered.last_index {
             for entry in storage.read(next..recovered.last_index + 1, READ_LEN)? {
                 let len = entry.payload.len() as u64;
                 if entry.payload.first() == Some(&WHOLE) {
-                    map = Some(read_whole(&entry, node, key)?);
+                    map = Some(read_whole(&entry.payload, entry.index, node, key)?);
                     (deltas_len, whole_len) = (0, len);
                 } else {
                     read_change(&entry, map.as_mut())?;
@@ -210,6 +243,9 @@ impl<S: Storage + ?Sized> Journal<S> {
         }
         let mut payload = vec![DELTA];
         payload.extend_from_slice(&delta.encode(&self.version));
+        if payload.len() > ENTRY_LEN_MAX {
+            return Some(self.whole(map));
+        }
         Some(Record { payload, version: map.version(), frontier })
     }
 
@@ -248,15 +284,11 @@ impl<S: Storage + ?Sized> Journal<S> {
     pub(super) fn write(&mut self, record: Record) -> Result<(), JournalError> {
         let Record { payload, version, frontier } = record;
         let (index, len, is_whole) = (self.index + 1, payload.len() as u64, payload.first() == Some(&WHOLE));
-        let entry = Entry { term: TERM, index, kind: EntryKind::Normal, payload: Bytes::from(payload) };
-        let hard_state = HardState { term: TERM, vote: None, commit: index };
-        let mut batch =
-            vec![LogWrite { hard_state: Some(hard_state), entries: vec![entry], ..LogWrite::default() }];
-        if is_whole && index > 1 {
-            let base = LogBase { index: index - 1, term: TERM, membership: Membership::default() };
-            batch.push(LogWrite { base: Some(base), ..LogWrite::default() });
+        if is_whole && payload.len() > ENTRY_LEN_MAX {
+            self.write_snapshot(index, &payload)?;
+        } else {
+            self.write_entry(index, payload, is_whole)?;
         }
-        self.storage.write(&batch)?;
         self.index = index;
         (self.version, self.frontier) = (version, frontier);
         if is_whole {
@@ -266,15 +298,54 @@ impl<S: Storage + ?Sized> Journal<S> {
         }
         Ok(())
     }
+
+    fn write_entry(&mut self, index: u64, payload: Vec<u8>, is_whole: bool) -> Result<(), JournalError> {
+        let entry = Entry { term: TERM, index, kind: EntryKind::Normal, payload: Bytes::from(payload) };
+        let hard_state = HardState { term: TERM, vote: None, commit: index };
+        let mut batch =
+            vec![LogWrite { hard_state: Some(hard_state), entries: vec![entry], ..LogWrite::default() }];
+        if is_whole && index > 1 {
+            let base = LogBase { index: index - 1, term: TERM, membership: Membership::default() };
+            batch.push(LogWrite { base: Some(base), ..LogWrite::default() });
+        }
+        Ok(self.storage.write(&batch)?)
+    }
+
+    /// Writes a complete map in the place of the entry `index` and of all before it.
+    fn write_snapshot(&mut self, index: u64, payload: &[u8]) -> Result<(), JournalError> {
+        let meta = SnapshotMeta { index, term: TERM, membership: Membership::default() };
+        let mut writer = self.storage.snapshot_writer(&meta)?;
+        writer.write_all(payload).map_err(JournalError::SnapshotWrite)?;
+        writer.finish()?;
+        let hard_state = HardState { term: TERM, vote: None, commit: index };
+        // The log has no entry of this index, so that the snapshot replaces it.
+        let write = LogWrite { hard_state: Some(hard_state), snapshot: Some(meta), ..LogWrite::default() };
+        Ok(self.storage.write(&[write])?)
+    }
+}
+
+/// The complete map that the log begins with, if that is a snapshot: an older one than the log is of no use.
+fn read_snapshot(
+    storage: &mut (impl Storage + ?Sized),
+    recovered: &Recovered,
+) -> Result<Option<Vec<u8>>, JournalError> {
+    let begins = |meta: &SnapshotMeta| meta.index > 0 && meta.index == recovered.base.index;
+    if !recovered.snapshot.as_ref().is_some_and(begins) {
+        return Ok(None);
+    }
+    let Some(mut reader) = storage.snapshot_reader()? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).map_err(JournalError::SnapshotBytes)?;
+    Ok(Some(bytes))
 }
 
 fn check_of(key: HashKey) -> [u8; 8] {
     key.hash(&[b"x0-kv crdt keyspace"]).to_le_bytes()
 }
 
-fn read_whole(entry: &Entry, node: NodeId, key: HashKey) -> Result<CausalMap, JournalError> {
-    let damaged = |reason| JournalError::Damaged { index: entry.index, reason };
-    let (head, saved) = entry.payload.split_at_checked(HEAD_LEN).ok_or(damaged(Damage::Kind))?;
+fn read_whole(payload: &[u8], index: u64, node: NodeId, key: HashKey) -> Result<CausalMap, JournalError> {
+    let damaged = |reason| JournalError::Damaged { index, reason };
+    let (head, saved) = payload.split_at_checked(HEAD_LEN).ok_or(damaged(Damage::Kind))?;
     let (node_bytes, rest) = head[1..].split_first_chunk().ok_or(damaged(Damage::Kind))?;
     let (incarnation, check) = rest.split_first_chunk().ok_or(damaged(Damage::Kind))?;
     let found = u64::from_le_bytes(*node_bytes);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use x0_consensus::{
-    Entry, MemoryStorage, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
+    Entry, Membership, MemoryStorage, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
     SnapshotReader, SnapshotWriteError, SnapshotWriter, Storage, Write as LogWrite, WriteError,
 };
 use x0_crdt::HashKey;
@@ -438,6 +438,68 @@ fn a_complete_map_is_written_when_deltas_outweigh_it() {
     assert!(recovered.base.index > 300 && held < 50, "{held} entries of {} are held", recovered.last_index);
     let (_, found) = Journal::open(Box::new(disk), node(1), 10, key).unwrap();
     assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
+}
+
+/// A complete map above the length of an entry is a snapshot of the log, and what follows counts as well.
+#[test]
+fn a_long_complete_map_is_a_snapshot_of_the_log() {
+    let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
+    let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
+    let reopened = |map: &x0_crdt::CausalMap| {
+        let (journal, found) = Journal::open(Box::new(disk.clone()), node(1), 10, key).unwrap();
+        assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
+        (journal, disk.clone().recover().unwrap())
+    };
+    let value = |seed: u64| -> Vec<u8> {
+        (0..60_000_u64).map(|at| ((at * (seed + 31)) >> 3).to_le_bytes()[0]).collect()
+    };
+    // A delta above the length of an entry: the complete map takes its place.
+    for number in 0..4_u8 {
+        map.put(&[number], 1, &value(u64::from(number))).unwrap();
+    }
+    journal.write(journal.record(&map).unwrap()).unwrap();
+    let (_, recovered) = reopened(&map);
+    assert_eq!((recovered.base.index, recovered.last_index), (2, 2));
+    assert_eq!(recovered.snapshot.map(|meta| meta.index), Some(2));
+    // Deltas after it, and a complete map after those.
+    let mut journal = journal;
+    for round in 0..60 {
+        map.put(b"key", round, &value(round)).unwrap();
+        journal.write(journal.record(&map).unwrap()).unwrap();
+        if round % 7 == 0 {
+            journal = reopened(&map).0;
+        }
+    }
+    let (_, recovered) = reopened(&map);
+    assert!(recovered.base.index > 20 && recovered.last_index > recovered.base.index, "{recovered:?}");
+    assert_eq!(recovered.snapshot.map(|meta| meta.index), Some(recovered.base.index));
+    // A map that has become short is an entry again, and the snapshot before it counts no more.
+    for number in 0..4_u8 {
+        map.remove(&[number]);
+    }
+    journal.write(journal.whole(&map)).unwrap();
+    let (_, recovered) = reopened(&map);
+    assert_eq!(recovered.last_index, recovered.base.index + 1);
+}
+
+/// What a crash leaves of a snapshot that was not adopted does not count.
+#[test]
+fn a_disk_that_is_full_leaves_what_was_written_before() {
+    let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
+    let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
+    map.put(b"key", 1, b"value").unwrap();
+    journal.write(journal.record(&map).unwrap()).unwrap();
+    let before = map.frontier();
+    let meta = SnapshotMeta { index: 3, term: 1, membership: Membership::default() };
+    let mut writer = disk.clone().snapshot_writer(&meta).unwrap();
+    writer.write_all(b"half of a map").unwrap();
+    writer.finish().unwrap();
+    let (_, found) = Journal::open(Box::new(disk), node(1), 10, key).unwrap();
+    assert_eq!(found.frontier(), before);
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    assert!(JournalError::SnapshotWrite(full()).is_full());
+    assert!(JournalError::Snapshot(SnapshotWriteError::Full { file: "snapshot".into() }).is_full());
+    assert!(!JournalError::SnapshotBytes(full()).is_full() && !JournalError::HashKey.is_full());
 }
 
 #[test]
