@@ -555,7 +555,7 @@ impl CausalMap {
         let origins = match extent {
             // Mostly to a receiver that holds nothing.
             DeltaExtent::Complete => Vec::new(),
-            DeltaExtent::Since | DeltaExtent::Chosen => map.origins(since, &entries, &items, held),
+            DeltaExtent::Since | DeltaExtent::Chosen => map.origins(extent, since, &entries, &items, held),
         };
         // The delta numbers its writers by ascending ID, so that equal deltas have equal bytes whatever the
         // sender's own numbers are.

@@ -28,6 +28,10 @@ const SAME: u8 = 2;
 /// The most entries and items of a short delta.
 const SHORT_MAX: usize = 16;
 
+/// How many keys of the map one name may cost a receiver whose history does not have the named value: about
+/// as much time as the bytes of a key take on a slow link.
+const VISITS_PER_NAME: usize = 1024;
+
 /// Keys are named if their bytes, without what they share with the key before, are more than this on average.
 const TAIL_LEN_MIN: usize = 3;
 
@@ -306,6 +310,7 @@ impl CausalMap {
     /// values of each entry that the receiver has. Empty if the keys are short.
     pub(super) fn origins(
         &self,
+        extent: DeltaExtent,
         since: &[u64],
         entries: &[(Key, usize)],
         items: &[DeltaItem],
@@ -320,16 +325,34 @@ impl CausalMap {
         if tails <= TAIL_LEN_MIN * entries.len() || since.iter().all(|seq| *seq == 0) {
             return Vec::new();
         }
-        let trail = self.trail.backward();
         let is_seen = |(writer, seq): Event| seq <= seq_of(since, writer);
         let ends = entries.iter().skip(1).map(|(_, begin)| *begin).chain([items.len()]);
         let ranges = entries.iter().zip(ends).map(|((_, begin), end)| *begin..end);
-        let of = |(range, held): (core::ops::Range<usize>, &Option<Event>)| {
-            let mut news = items.get(range).unwrap_or_default().iter();
-            held.or_else(|| news.find_map(|item| trail.find((item.writer, item.seq), is_seen)))
-                .map(|(writer, seq)| Dot::new(self.writers.id(writer), seq))
-        };
-        ranges.zip(held).map(of).collect()
+        // The values that the receiver has lost by an event of the delta, of entries that keep none of its
+        // values.
+        let (mut events, mut of): (Vec<Event>, Vec<usize>) = (Vec::new(), Vec::new());
+        for (place, (range, _)) in ranges.zip(held).enumerate().filter(|(_, (_, held))| held.is_none()) {
+            for item in items.get(range).unwrap_or_default() {
+                events.push((item.writer, item.seq));
+                of.push(place);
+            }
+        }
+        let mut origins = held.to_vec();
+        for (place, found) in of.into_iter().zip(self.trail.backward(&events, is_seen)) {
+            if let Some(origin) = origins.get_mut(place) {
+                *origin = origin.or(found);
+            }
+        }
+        // What is collected here is collected there too, as a rule, and found by a pass over the whole map.
+        let is_collected = |origin: &Event| origin.1 <= seq_of(&self.floor, origin.0);
+        let collected = origins.iter().flatten().filter(|origin| is_collected(origin)).count();
+        if extent == DeltaExtent::Since && collected.saturating_mul(VISITS_PER_NAME) < self.cells.len() {
+            for origin in &mut origins {
+                origin.take_if(|origin| is_collected(origin));
+            }
+        }
+        let dot = |(writer, seq): Event| Dot::new(self.writers.id(writer), seq);
+        origins.into_iter().map(|origin| origin.map(dot)).collect()
     }
 
     /// The named events, by the numbers of writers here.

@@ -99,15 +99,22 @@ impl CausalMap {
         if search.keys.iter().all(Option::is_some) {
             return false;
         }
-        let trail = self.trail.forward();
+        let missing = search.events.iter().zip(&search.keys).zip(0..);
+        let missing: Vec<(Event, usize)> = missing
+            .filter(|((_, key), _)| key.is_none())
+            .map(|((event, _), place)| (*event, place))
+            .collect();
+        let events: Vec<Event> = missing.iter().map(|(event, _)| *event).collect();
+        let later = self.trail.forward(&events, |later| self.recent.contains_key(&later));
         let mut rest: Vec<(Event, usize)> = Vec::new();
-        let missing =
-            search.events.iter().zip(&mut search.keys).enumerate().filter(|(_, (_, key))| key.is_none());
-        for (place, (event, key)) in missing {
-            let later = trail.find(*event, |later| self.recent.contains_key(&later));
-            *key = later.and_then(|later| self.recent.get(&later).cloned());
-            if key.is_none() {
-                rest.push((*event, place));
+        for ((event, place), later) in missing.into_iter().zip(later) {
+            match later.and_then(|later| self.recent.get(&later)) {
+                Some(key) => {
+                    if let Some(found) = search.keys.get_mut(place) {
+                        *found = Some(key.clone());
+                    }
+                }
+                None => rest.push((event, place)),
             }
         }
         if rest.is_empty() {

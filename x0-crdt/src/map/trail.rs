@@ -13,6 +13,9 @@ const KEYS_PER_STEP: usize = 16;
 /// The most steps back from one event.
 const DEPTH_MAX: usize = 64;
 
+/// Up to so many events are followed in one pass over the steps, without sorting them.
+const FEW: usize = 8;
+
 /// The latest replacements, in the order in which they came here.
 ///
 /// A trail is a hint: it may lack any step, and receivers check what they make of it.
@@ -54,19 +57,55 @@ impl Trail {
         self.steps.drain(..).map(|step| (step.later(), step.earlier()))
     }
 
-    /// The steps by the event that replaced.
-    pub(super) fn backward(&self) -> Steps {
-        Steps::new(self.steps.iter().map(|step| (step.later(), step.earlier())).collect())
+    /// Of each event the first earlier one at its key that `found` accepts.
+    pub(super) fn backward(&self, events: &[Event], found: impl Fn(Event) -> bool) -> Vec<Option<Event>> {
+        if events.len() <= FEW {
+            return follow(events, self.steps.iter().rev().map(|step| (step.later(), step.earlier())), found);
+        }
+        let steps = Steps::new(self.steps.iter().map(|step| (step.later(), step.earlier())).collect());
+        events.iter().map(|event| steps.find(*event, &found)).collect()
     }
 
-    /// The steps by the event that was replaced.
-    pub(super) fn forward(&self) -> Steps {
-        Steps::new(self.steps.iter().map(|step| (step.earlier(), step.later())).collect())
+    /// Of each event the first later one at its key that `found` accepts.
+    pub(super) fn forward(&self, events: &[Event], found: impl Fn(Event) -> bool) -> Vec<Option<Event>> {
+        if events.len() <= FEW {
+            return follow(events, self.steps.iter().map(|step| (step.earlier(), step.later())), found);
+        }
+        let steps = Steps::new(self.steps.iter().map(|step| (step.earlier(), step.later())).collect());
+        events.iter().map(|event| steps.find(*event, &found)).collect()
     }
 }
 
-/// The steps of a trail in one direction.
-pub(super) struct Steps {
+/// Follows events through steps that are in their order: a step from an event comes after the step to it.
+fn follow(
+    events: &[Event],
+    steps: impl Iterator<Item = (Event, Event)>,
+    found: impl Fn(Event) -> bool,
+) -> Vec<Option<Event>> {
+    let mut reached = alloc::vec![None; events.len()];
+    // The events that are still followed, with their places.
+    let mut open: Vec<(Event, usize)> = events.iter().copied().zip(0..).collect();
+    for (from, to) in steps {
+        if open.is_empty() {
+            break;
+        }
+        open.retain_mut(|(at, place)| {
+            if *at != from {
+                return true;
+            }
+            *at = to;
+            let is_found = found(to);
+            if is_found && let Some(reached) = reached.get_mut(*place) {
+                *reached = Some(to);
+            }
+            !is_found
+        });
+    }
+    reached
+}
+
+/// The steps of a trail in one direction, in the order of the events that they start from.
+struct Steps {
     steps: Vec<(Event, Event)>,
 }
 
@@ -77,7 +116,7 @@ impl Steps {
     }
 
     /// The first event that `found` accepts, going from `event` step by step.
-    pub(super) fn find(&self, event: Event, found: impl Fn(Event) -> bool) -> Option<Event> {
+    fn find(&self, event: Event, found: impl Fn(Event) -> bool) -> Option<Event> {
         let mut at = event;
         // An equivocating writer can make a circle.
         for _ in 0..DEPTH_MAX {
@@ -96,18 +135,33 @@ impl Steps {
 mod tests {
     use super::*;
 
+    /// The same event once, and among as many as are looked for in another way.
+    fn both(event: Event) -> [Vec<Event>; 2] {
+        [alloc::vec![event], alloc::vec![event; FEW + 1]]
+    }
+
     #[test]
     fn an_event_is_found_through_those_between_and_circles_end() {
         let mut trail = Trail::default();
         for seq in 2..6 {
             trail.note((1, seq), (1, seq - 1), 0);
         }
-        assert_eq!(trail.backward().find((1, 5), |(_, seq)| seq <= 2), Some((1, 2)));
-        assert_eq!(trail.forward().find((1, 1), |(_, seq)| seq == 5), Some((1, 5)));
-        assert_eq!(trail.backward().find((1, 5), |_| false), None);
-        assert_eq!(trail.backward().find((2, 5), |_| true), None);
+        let check =
+            |found: Vec<Option<Event>>, expected| assert!(found.iter().all(|found| *found == expected));
+        for events in both((1, 5)) {
+            check(trail.backward(&events, |(_, seq)| seq <= 2), Some((1, 2)));
+            check(trail.backward(&events, |_| false), None);
+        }
+        for events in both((1, 1)) {
+            check(trail.forward(&events, |(_, seq)| seq == 5), Some((1, 5)));
+        }
+        for events in both((2, 5)) {
+            check(trail.backward(&events, |_| true), None);
+        }
         trail.note((1, 1), (1, 5), 0);
-        assert_eq!(trail.backward().find((1, 5), |_| false), None);
+        for events in both((1, 5)) {
+            check(trail.backward(&events, |_| false), None);
+        }
     }
 
     #[test]
@@ -118,7 +172,7 @@ mod tests {
             trail.note((1, seq), (1, seq - 1), 2_048 * KEYS_PER_STEP);
         }
         assert_eq!(trail.steps.len(), 2_048);
-        assert!(trail.backward().find((1, 4_999), |_| true).is_some());
-        assert!(trail.backward().find((1, 100), |_| true).is_none());
+        assert!(trail.backward(&[(1, 4_999)], |_| true)[0].is_some());
+        assert!(trail.backward(&[(1, 100)], |_| true)[0].is_none());
     }
 }

@@ -212,6 +212,33 @@ fn overwrites_without_history_cost_what_differs() {
     }
 }
 
+/// A single overwrite of a value whose history was collected is sent with its key, because a receiver would
+/// have to look for the name in its whole map. A few names are worth that.
+#[test]
+fn names_do_not_cost_a_pass_over_a_large_map() {
+    let mut random = Random::new(5);
+    let keys = keys(3_000, 24, &mut random);
+    let mut net = couple(&keys, &mut random);
+    let seen = net.map(1).version();
+    let is_named = |net: &Net<CausalMap>| {
+        let map = net.map(0);
+        map.encode_named_since(&seen).unwrap().len() < map.encode_since(&seen).unwrap().len()
+    };
+    for (number, key) in keys.iter().take(3).enumerate() {
+        net.map_mut(0).put(key, 2, &value(&mut random)).unwrap();
+        assert_eq!(is_named(&net), number == 2, "{number}");
+    }
+    // A value with history is found at once.
+    let mut net = couple(&keys, &mut random);
+    net.map_mut(0).put(&keys[7], 2, &value(&mut random)).unwrap();
+    net.changed(0);
+    net.run_until_in_sync(Duration::from_secs(60));
+    let seen = net.map(1).version();
+    net.map_mut(0).put(&keys[7], 3, &value(&mut random)).unwrap();
+    let map = net.map(0);
+    assert!(map.encode_named_since(&seen).unwrap().len() < map.encode_since(&seen).unwrap().len());
+}
+
 /// Damaged names are refused, or are others; nothing panics.
 #[test]
 fn damaged_names_are_refused_or_others() {
