@@ -137,6 +137,8 @@ pub struct CausalMap {
     members: Members,
     /// How many events had been seen when a heartbeat collected history; `None` before the first.
     collected_at: Option<u64>,
+    /// Up to where the last heartbeat would have collected, if it has left something.
+    collecting: Option<crate::Version>,
     /// How often contents have changed without an event.
     resolutions: u64,
     /// A state that arrives by key ranges.
@@ -172,6 +174,7 @@ impl CausalMap {
             siblings: 0,
             members: Members::default(),
             collected_at: None,
+            collecting: None,
             resolutions: 0,
             stage: None,
             remains: Vec::new(),

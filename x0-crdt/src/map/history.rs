@@ -9,8 +9,11 @@ use super::{CausalMap, item_hash, seq_of};
 use crate::session::Found;
 use crate::{Dot, Version};
 
-/// How many events a heartbeat collects at least, if so many are stable: a few milliseconds.
+/// How many events a heartbeat collects at least, if so many are stable, and one step between heartbeats: a
+/// few milliseconds.
 const COLLECT_MIN: u64 = 8 * 1024;
+/// How many events a heartbeat collects at most: about ten milliseconds.
+const COLLECT_MAX: u64 = 32 * 1024;
 
 /// Why a delta cannot be made from history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -146,13 +149,28 @@ impl CausalMap {
         self.drop_below_floor();
     }
 
-    /// Collects a part of what [`collect_tombstones`](Self::collect_tombstones) does: the caller repeats it,
-    /// and no call takes long.
+    /// Collects a part of what [`collect_tombstones`](Self::collect_tombstones) does. The rest follows with
+    /// the steps that sessions take, and with the next heartbeats.
     pub(super) fn collect_some(&mut self, stable: &Version) {
         let seen = self.version.iter().fold(0_u64, |sum, seq| sum.saturating_add(*seq));
         let came = seen.saturating_sub(self.collected_at.replace(seen).unwrap_or(seen));
-        // Twice what came since the last call: a history that grows fast shrinks all the same.
-        let budget = COLLECT_MIN.max(came.saturating_mul(2));
+        // Twice what came since the last call: a history that grows shrinks all the same.
+        let budget = COLLECT_MIN.max(came.saturating_mul(2)).min(COLLECT_MAX);
+        let is_more = self.collect_up_to(stable, budget);
+        self.collecting = is_more.then(|| stable.clone());
+    }
+
+    /// Collects a part of what the last heartbeat has left. Returns whether there was something to do.
+    pub(super) fn collect_more(&mut self) -> bool {
+        let Some(stable) = self.collecting.take() else { return false };
+        let is_more = self.collect_up_to(&stable, COLLECT_MIN);
+        self.collecting = is_more.then_some(stable);
+        true
+    }
+
+    /// Collects up to so many events. Returns whether there are more.
+    fn collect_up_to(&mut self, stable: &Version, budget: u64) -> bool {
+        let mut is_more = false;
         let mut budget = usize::try_from(budget).unwrap_or(usize::MAX);
         let mut collected = Vec::new();
         let target = self.collectable(stable);
@@ -163,8 +181,10 @@ impl CausalMap {
             *floor = match (events.next(), collected.last()) {
                 (None, _) => target,
                 // The rest of this writer follows with the next call.
-                (Some(_), Some((_, last))) => *last,
-                (Some(_), None) => *floor,
+                (Some(_), last) => {
+                    is_more = true;
+                    last.map_or(*floor, |(_, last)| *last)
+                }
             };
             for event in collected.drain(..) {
                 let Some(key) = self.recent.remove(&event) else { continue };
@@ -175,6 +195,7 @@ impl CausalMap {
                 }
             }
         }
+        is_more
     }
 
     /// The floor by writer after the collection of what is stable.
@@ -208,5 +229,40 @@ impl CausalMap {
             events.retain(|event| !collected(event));
             !events.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::session::{StageStep, Transfer};
+    use crate::{HashKey, ReplicaId};
+
+    /// A heartbeat after a first sync collects a part, and the calls of sessions the rest.
+    #[test]
+    fn a_long_history_is_collected_in_parts() {
+        let mut map = CausalMap::new(ReplicaId::new(1), HashKey::new([7; 16]));
+        map.heartbeat(Duration::ZERO);
+        let count = COLLECT_MAX + 3 * COLLECT_MIN;
+        for number in 0..count {
+            map.put(&number.to_be_bytes(), 0, b"").unwrap();
+            if number % 3 == 0 {
+                map.remove(&number.to_be_bytes());
+            }
+        }
+        let before = map.history_len() as u64;
+        map.heartbeat(Duration::from_secs(1));
+        let mut left = map.history_len() as u64;
+        assert_eq!(left, before - COLLECT_MAX);
+        while map.has_reports() {
+            assert_eq!(map.step_stage(), StageStep::Busy);
+            assert!(left - map.history_len() as u64 <= COLLECT_MIN);
+            left = map.history_len() as u64;
+        }
+        assert_eq!(left, 0);
+        assert_eq!(map.step_stage(), StageStep::Idle);
+        assert!(map.removals.is_empty() && map.floor() == map.version());
     }
 }

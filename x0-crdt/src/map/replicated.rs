@@ -26,8 +26,8 @@ impl CausalMap {
     }
 
     /// Counts a heartbeat of this replica, expires members whose lease is over, and collects tombstones that
-    /// all others have seen: at most 8,192 events, or twice as many as have come since the last heartbeat
-    /// if that is more. Of a longer history the next heartbeats collect the rest.
+    /// all others have seen: at most 32,768 events, so that no heartbeat takes long. Of a longer history the
+    /// sessions of this replica collect the rest in steps, and so do the next heartbeats.
     ///
     /// The caller repeats it several times per lease.
     pub fn heartbeat(&mut self, now: Duration) {
@@ -199,7 +199,7 @@ impl Transfer for CausalMap {
     }
 
     fn has_reports(&self) -> bool {
-        !self.reports.is_empty() || self.has_layers()
+        !self.reports.is_empty() || self.has_layers() || self.collecting.is_some() && self.stage.is_none()
     }
 
     fn step_stage(&mut self) -> StageStep<Joined> {

@@ -253,7 +253,11 @@ impl CausalMap {
             if let Some(keys) = self.next_report() {
                 return StageStep::Report(Joined { keys, ..Joined::default() });
             }
-            return if self.drop_remains() { StageStep::Busy } else { StageStep::Idle };
+            return if self.drop_remains() || self.collect_more() {
+                StageStep::Busy
+            } else {
+                StageStep::Idle
+            };
         };
         if let Some(version) = stage.complete.take() {
             return match self.replace_by(*stage, &version) {
@@ -313,6 +317,7 @@ impl CausalMap {
         shadow.resolutions += self.resolutions;
         shadow.members = core::mem::take(&mut self.members);
         shadow.claims = self.claims;
+        (shadow.collected_at, shadow.collecting) = (self.collected_at, self.collecting.take());
         shadow.watch = self.watch;
         shadow.reports = core::mem::take(&mut self.reports);
         shadow.remains = core::mem::take(&mut self.remains);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use x0_crdt::internal::Transfer;
 use x0_crdt::{CausalMap, CausalReplica, Members, ReplicaId, SessionOptions};
 
 use super::net::{Link, Net};
@@ -267,11 +268,15 @@ fn a_heartbeat_collects_a_part_of_a_long_history_and_the_next_ones_the_rest() {
         assert!(peer.frontier() == here.frontier() || !served.ends_with(&[true]));
     }
     assert_eq!(served, [true, true, false, false, false], "the peer has what two heartbeats collect");
-    // A history that grows faster than that is collected as fast.
+    // Of a history that grows faster than that a heartbeat collects more, and sessions the rest in steps.
     for key in 0..2 * COUNT {
         here.put(&key.to_be_bytes(), 1, b"again").unwrap();
     }
     here.heartbeat(Duration::ZERO);
+    assert_eq!(here.history_len(), 40_000 - 32_768);
+    while here.has_reports() {
+        here.step_stage();
+    }
     assert_eq!(here.history_len(), 0);
     for key in 0..2 * COUNT {
         whole.put(&key.to_be_bytes(), 1, b"again").unwrap();

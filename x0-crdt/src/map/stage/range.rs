@@ -20,6 +20,10 @@ const VISITED_MAX: usize = 1 << 14;
 pub(in crate::map) const WHOLE_EVENTS_MAX: usize = 1 << 15;
 pub(in crate::map) const WHOLE_LEN_MAX: usize = 4 << 20;
 
+/// The most items and bytes of a complete delta, which is joined at once: more come by ranges.
+const COMPLETE_ITEMS_MAX: usize = ITEMS_MAX;
+const COMPLETE_LEN_MAX: usize = 1 << 20;
+
 /// The bytes that an item may take besides its key and its value.
 pub(in crate::map) const ITEM_LEN: usize = 24;
 
@@ -93,10 +97,11 @@ impl Budget {
 impl CausalMap {
     /// Whether the delta since `since`, or a complete one, is too long to be made at once.
     pub(in crate::map) fn is_long(&self, since: &Version, complete: bool) -> bool {
-        let mut budget = Budget { items: WHOLE_EVENTS_MAX, bytes: WHOLE_LEN_MAX };
         if complete {
+            let mut budget = Budget { items: COMPLETE_ITEMS_MAX, bytes: COMPLETE_LEN_MAX };
             return !self.cells.keys().chain(self.removals.keys()).all(|key| budget.take(self, key));
         }
+        let mut budget = Budget { items: WHOLE_EVENTS_MAX, bytes: WHOLE_LEN_MAX };
         // Counted first, without a look at any value.
         let is_many = self.recent_since(since).nth(WHOLE_EVENTS_MAX).is_some();
         // Without history no delta is made at all.
