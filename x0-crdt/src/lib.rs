@@ -175,7 +175,7 @@ pub use types::compat;
 pub use types::{
     AdoptError, ApplyError, Causal, CausalReplica, Change, ChangeError, Clock, ClockError, Context, Delta,
     DotStore, Dots, Flag, GCounter, JoinScope, Lattice, LwwRegister, Max, Min, MvRegister, Observed, OrMap,
-    OrSet, Plain, PnCounter, RANGES_MAX, Stamp, StateJoined, StoreForm,
+    OrSet, Plain, PnCounter, RANGES_MAX, Stamp, StateJoined, StoreForm, Transaction,
 };
 pub use version::Version;
 

@@ -21,7 +21,7 @@ mod replica;
 mod serde_bytes;
 mod store;
 
-pub use causal::{ApplyError, Causal, ChangeError, Delta};
+pub use causal::{ApplyError, Causal, ChangeError, Delta, Transaction};
 pub use change::Change;
 pub use clock::{Clock, ClockError, Observed, Stamp};
 pub use context::{Context, RANGES_MAX};

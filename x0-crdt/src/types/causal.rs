@@ -37,7 +37,8 @@ pub enum ApplyError {
 
 /// A replicated state: data in a [`DotStore`] and the [`Context`] of all events seen.
 ///
-/// Changes go through [`change`](Self::change), which returns the [`Delta`] to send. Deltas may arrive in any
+/// Changes go through [`change`](Self::change) or [`transaction`](Self::transaction), which return the
+/// [`Delta`] to send. Deltas may arrive in any
 /// order, more than once, or not at all; a full state replaces lost ones. No two replicas may write as the
 /// same [`ReplicaId`], and one that lost its last events (it was restored from an old copy) must take a fresh
 /// incarnation. [`CausalReplica`](crate::CausalReplica) wraps a state for sessions.
@@ -96,7 +97,8 @@ impl<S: DotStore> Causal<S> {
         &self.context
     }
 
-    /// Makes a change as `replica`, and returns its delta for the other replicas.
+    /// Makes a change as `replica`, and returns its delta for the other replicas. `make` returns the store of
+    /// one operation; several go through [`transaction`](Self::transaction).
     ///
     /// # Errors
     /// The writer has no event left. Nothing changed.
@@ -111,6 +113,52 @@ impl<S: DotStore> Causal<S> {
         let delta = Delta { store, context };
         self.join_delta(&delta);
         Ok(delta)
+    }
+
+    /// Makes several changes as `replica`, each of which sees those before it, and returns one delta of all
+    /// of them. Other replicas see all of them or none.
+    ///
+    /// ```
+    /// use x0_crdt::{Causal, OrMap, OrSet, ReplicaId};
+    ///
+    /// let mut here = Causal::<OrMap<String, OrSet<String>>>::new();
+    /// let mut there = here.clone();
+    /// let me = ReplicaId::new(1);
+    /// here.change(me, |map, change| map.update(change, "todo".into(), |set, c| set.add(c, "paint".into())))?;
+    /// let delta = here.transaction(me, |transaction| {
+    ///     // Moves all items to another key.
+    ///     let items: Vec<String> = transaction.store().get("todo").into_iter().flat_map(OrSet::iter).cloned().collect();
+    ///     for item in items {
+    ///         transaction.change(|map, change| map.update(change, "done".into(), |set, c| set.add(c, item)));
+    ///     }
+    ///     transaction.change(|map, change| map.remove(change, &"todo".into()));
+    /// })?;
+    /// there.apply(&delta)?;
+    /// assert!(there.store().get("done").is_some_and(|set| set.contains("paint")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The writer has no event left. Nothing changed, whatever the transaction did.
+    pub fn transaction(
+        &mut self,
+        replica: ReplicaId,
+        make: impl FnOnce(&mut Transaction<'_, S>),
+    ) -> Result<Delta<S>, ChangeError> {
+        // Only a writer whose numbers end soon can fail midway, and no transaction has so many events.
+        let is_safe = self.context.next(replica).is_some_and(|next| next < u64::MAX / 2);
+        let backup = (!is_safe).then(|| self.clone());
+        let mut transaction = Transaction { state: self, replica, delta: Delta::new(), error: None };
+        make(&mut transaction);
+        let Transaction { delta, error, .. } = transaction;
+        match (error, backup) {
+            (Some(error), Some(backup)) => {
+                *self = backup;
+                Err(error)
+            }
+            (Some(error), None) => Err(error),
+            (None, _) => Ok(delta),
+        }
     }
 
     /// Joins a delta. Returns whether anything changed. The cost depends on the delta, not on the state.
@@ -271,6 +319,34 @@ impl<S: DotStore> Delta<S> {
     pub fn join(&mut self, other: &Self) {
         self.store.join(&self.context, &other.store, &other.context, JoinScope::Deltas);
         self.context.join(&other.context);
+    }
+}
+
+/// Several changes of one [`Causal`] while they are being made: see [`Causal::transaction`].
+#[derive(Debug)]
+pub struct Transaction<'a, S> {
+    state: &'a mut Causal<S>,
+    replica: ReplicaId,
+    delta: Delta<S>,
+    error: Option<ChangeError>,
+}
+
+impl<S: DotStore> Transaction<'_, S> {
+    /// The data, with the changes so far.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.state.store
+    }
+
+    /// Makes a change, as [`Causal::change`]. After one that fails the transaction as a whole fails.
+    pub fn change(&mut self, make: impl FnOnce(&S, &mut Change) -> S) -> &mut Self {
+        if self.error.is_none() {
+            match self.state.change(self.replica, make) {
+                Ok(delta) => self.delta.join(&delta),
+                Err(error) => self.error = Some(error),
+            }
+        }
+        self
     }
 }
 

@@ -152,6 +152,7 @@ impl<S: DotStore> CausalReplica<S> {
     }
 
     /// Makes a change as this replica. Returns its last event, `None` if the operation had nothing to do.
+    /// Changes that are made before the next call of a session are seen together by its peer.
     ///
     /// # Errors
     /// The writer has no event left. Nothing changed.

@@ -42,6 +42,21 @@ fn a_writer_without_an_event_left_changes_nothing() {
     assert_eq!(twice.err(), Some(ChangeError::Exhausted { replica: WRITER }));
     assert_eq!(map, before);
 
+    // And two changes in one transaction.
+    let mut map = after::<OrMap<u8, Flag>>(1, u64::MAX - 1);
+    let before = map.clone();
+    let mut made = 0;
+    let twice = map.transaction(WRITER, |transaction| {
+        for key in 0..3 {
+            transaction.change(|map, change| {
+                made += 1;
+                map.update(change, key, Flag::enable)
+            });
+        }
+    });
+    assert_eq!((twice.err(), made), (Some(ChangeError::Exhausted { replica: WRITER }), 2));
+    assert_eq!(map, before);
+
     let other = ReplicaId::with_incarnation(WRITER.node, 1);
     assert!(last.change(other, Flag::disable).is_ok(), "a fresh incarnation can");
     assert!(!last.store().is_enabled());

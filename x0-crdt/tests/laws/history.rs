@@ -27,7 +27,8 @@ pub(crate) fn run<S: Subject>(seed: u64) {
     for _ in 0..6 + random.below(14) {
         let at = random.index(replicas.len());
         match random.below(10) {
-            0..5 => deltas.extend(operate(&mut replicas[at], &mut model, &mut random)),
+            0..4 => deltas.extend(operate(&mut replicas[at], &mut model, &mut random)),
+            4 => deltas.extend(operate_together(&mut replicas[at], &mut model, &mut random)),
             5..8 if !deltas.is_empty() => {
                 let (mut delta, mut known) = deltas[random.index(deltas.len())].clone();
                 if random.one_in(3) {
@@ -96,6 +97,28 @@ fn operate<S: Subject>(
         })
         .unwrap();
     let known = model.make(replica.known, replica.id, act.unwrap());
+    assert_eq!(known == 0, delta.context().is_empty(), "an event if and only if something happened");
+    replica.known |= known;
+    (known != 0).then_some((delta, known))
+}
+
+/// Several operations in one transaction, of which each sees those before.
+fn operate_together<S: Subject>(
+    replica: &mut Replica<S>,
+    model: &mut Model,
+    random: &mut Random,
+) -> Option<(Delta<S>, u64)> {
+    let (mut known, before, id) = (0, replica.known, replica.id);
+    let delta = replica.state.transaction(id, |transaction| {
+        for _ in 0..random.below(4) {
+            transaction.change(|store, change| {
+                let (store, made) = store.operate(change, Path::default(), random);
+                known |= model.make(before | known, id, made);
+                store
+            });
+        }
+    });
+    let delta = delta.unwrap();
     assert_eq!(known == 0, delta.context().is_empty(), "an event if and only if something happened");
     replica.known |= known;
     (known != 0).then_some((delta, known))
