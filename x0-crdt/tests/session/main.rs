@@ -9,6 +9,8 @@ mod clash;
 mod hostile;
 mod idle;
 mod net;
+#[path = "../support/pump.rs"]
+mod pump;
 mod push;
 #[path = "../map/random.rs"]
 mod random;

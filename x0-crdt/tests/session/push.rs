@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use x0_crdt::{
-    CausalMap, CausalReplica, ReplicaId, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
-};
+use x0_crdt::{CausalMap, CausalReplica, ReplicaId, Session, SessionError, SessionOptions, SessionOutput};
 
 use super::net::{Link, Net};
+use super::pump::{Seen, pump};
 use super::random::Random;
 use super::subject::{Composed, KEY, Subject};
 
@@ -84,19 +83,17 @@ fn refuse<R: Subject>(mut maps: [R; 2], keys: u32) {
     let (mut now, mut sent) = (Duration::ZERO, [0, 0]);
     while now < Duration::from_secs(600) {
         for side in 0..2 {
-            let mut inputs = vec![(side, None)];
-            while let Some((to, datagram)) = inputs.pop() {
-                let input = datagram.as_deref().map_or(SessionInput::Timeout, SessionInput::Datagram);
-                if let Err(error) = sessions[to].handle(now, input, &mut maps[to]) {
-                    errors[to].push(error);
+            pump(now, side, &mut maps, &mut sessions, |of, _, seen| match seen {
+                Seen::Error(error) => {
+                    errors[of].push(error);
+                    None
                 }
-                while let Some(output) = sessions[to].poll_output() {
-                    if let SessionOutput::Send(datagram) = output {
-                        sent[to] += datagram.len();
-                        inputs.push((1 - to, Some(datagram)));
-                    }
+                Seen::Output(SessionOutput::Send(datagram)) => {
+                    sent[of] += datagram.len();
+                    Some(datagram)
                 }
-            }
+                Seen::Output(_) => None,
+            });
         }
         now += Duration::from_millis(20);
     }

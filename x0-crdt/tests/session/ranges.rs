@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use x0_crdt::{CausalMap, Joined, MapDelta, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
 
 use super::net::{Link, Net};
+use super::pump::{Seen, pump};
 use super::random::Random;
 use super::subject::{KEY, Subject};
 
@@ -357,25 +358,24 @@ fn a_journal_rebuilds_what_has_arrived() {
     while maps[0].frontier() != maps[1].frontier() {
         assert!(now < Duration::from_secs(600));
         for side in 0..2 {
-            let before = maps[1].version();
-            sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]).unwrap();
-            while let Some(output) = sessions[side].poll_output() {
-                match output {
-                    SessionOutput::Send(datagram) => {
-                        let (other, input) = (1 - side, SessionInput::Datagram(&datagram));
-                        sessions[other].handle(now, input, &mut maps[other]).unwrap();
+            let mut before = maps[1].version();
+            pump(now, side, &mut maps, &mut sessions, |of, map: &CausalMap, seen| {
+                match seen {
+                    Seen::Output(SessionOutput::Staged(record)) if of == 1 => {
+                        journal.records.push(Record::Range(record));
                     }
-                    SessionOutput::Staged(record) if side == 1 => journal.records.push(Record::Range(record)),
-                    SessionOutput::Joined(Joined { ranges: Some(_), .. }) if side == 1 => {
+                    Seen::Output(SessionOutput::Joined(Joined { ranges: Some(_), .. })) if of == 1 => {
                         journal.records.push(Record::Joined);
                     }
-                    SessionOutput::Joined(_) if side == 1 => {
-                        let delta = maps[1].delta(&before).unwrap().encode(&before);
+                    Seen::Output(SessionOutput::Joined(_)) if of == 1 => {
+                        let delta = map.delta(&before).unwrap().encode(&before);
                         journal.records.push(Record::Delta(delta));
                     }
-                    SessionOutput::Staged(_) | SessionOutput::Joined(_) => {}
+                    seen => return seen.datagram(),
                 }
-            }
+                before = map.version();
+                None
+            });
         }
         now += Duration::from_millis(1);
         if now.as_millis().is_multiple_of(20) && kills < 10 {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use x0_crdt::internal::{Found, GatherStep, JoinSource, JoinStep, Transfer};
 use x0_crdt::{
-    CausalMap, DeltaError, Dot, Joined, ReplicaId, Session, SessionError, SessionInput, SessionOptions,
-    SessionOutput, Version,
+    CausalMap, DeltaError, Dot, Joined, ReplicaId, Session, SessionError, SessionOptions, Version,
 };
 
+use super::pump::{Seen, pump};
 use super::random::Random;
 use super::subject::{KEY, Subject};
 
@@ -294,14 +294,13 @@ fn a_delta_refused_in_a_later_step_is_reported() {
     while errors.is_empty() {
         assert!(now < Duration::from_secs(60));
         for side in 0..2 {
-            let handled = sessions[side].handle(now, SessionInput::Timeout, &mut maps[side]);
-            errors.extend(handled.err());
-            while let Some(output) = sessions[side].poll_output() {
-                if let SessionOutput::Send(bytes) = output {
-                    let other = 1 - side;
-                    sessions[other].handle(now, SessionInput::Datagram(&bytes), &mut maps[other]).unwrap();
+            pump(now, side, &mut maps, &mut sessions, |_, _, seen| match seen {
+                Seen::Error(error) => {
+                    errors.push(error);
+                    None
                 }
-            }
+                seen => seen.datagram(),
+            });
         }
         now += Duration::from_millis(1);
     }
