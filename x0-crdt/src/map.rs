@@ -255,7 +255,8 @@ impl CausalMap {
         self.supersede_removals(&key);
         let seq = self.next_seq();
         if let [first, ..] = cell.siblings() {
-            self.trail.note((self.me, seq), (first.writer, first.seq), self.cells.len());
+            let hash = item_hash(self.hash_key, &self.writers, &key, first);
+            self.trail.note((self.me, seq), ((first.writer, first.seq), hash), self.cells.len());
         }
         self.recent.insert((self.me, seq), key.clone());
         // One tombstone per key is enough: it replaces those that this removal had seen.
@@ -288,9 +289,10 @@ impl CausalMap {
         siblings.retain(|old| {
             let keep = !replaces(self.me, old);
             if !keep {
-                replaced = Some((old.writer, old.seq));
+                let hash = item_hash(self.hash_key, &self.writers, &key, old);
+                replaced = Some(((old.writer, old.seq), hash));
                 // Not `lose`: it borrows the whole map, and the siblings are borrowed here.
-                self.content = self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, &key, old));
+                self.content = self.content.wrapping_sub(hash);
                 self.siblings -= 1;
                 self.recent.remove(&(old.writer, old.seq));
             }

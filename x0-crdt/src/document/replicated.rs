@@ -97,9 +97,14 @@ impl Transfer for Document {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        whole: bool,
         found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
-        self.map.encode_chosen(since, sketched, hashes, found)
+        self.map.encode_chosen(since, sketched, hashes, whole, found)
+    }
+
+    fn forget_replaced(&self, hashes: &mut Vec<u64>) {
+        self.map.forget_replaced(hashes);
     }
 
     fn has_news(&self) -> bool {

@@ -19,7 +19,7 @@ use super::layered::{Change, Layer};
 use super::reference::Unresolved;
 use super::search::Pass;
 use super::small::Key;
-use super::trail::Event;
+use super::trail::{Event, Old};
 use super::writers::Writers;
 use super::{CausalMap, Cell, Frontier, Joined, seq_of};
 use crate::session::{JoinSource, JoinStep, Transfer};
@@ -119,7 +119,7 @@ struct Join {
     recent: Layer<Event, Key>,
     removals: Layer<Key, Vec<Event>>,
     /// Events, and what they have replaced.
-    trail: Vec<(Event, Event)>,
+    trail: Vec<(Event, Old)>,
     equivocating: BTreeSet<Dot>,
     shadow: CausalMap,
 }
@@ -165,7 +165,7 @@ impl CausalMap {
                 (Source::Chosen(absent.collect()), bytes)
             }
         };
-        let mut unresolved = MapDelta::decode_unresolved(bytes, base, self)?;
+        let mut unresolved = self.decode_from(&source, bytes, base)?;
         // A step of a pass visits this many keys: no longer map is searched at once.
         let is_small = |map: &Self| map.len() <= items_max.saturating_mul(32);
         let (encoded, of) = (bytes.to_vec(), base.clone());
@@ -197,6 +197,17 @@ impl CausalMap {
             }
         }
         Ok(gradual(source, self.watch(), Phase::Search(unresolved)))
+    }
+
+    /// Decodes a delta. What it names is mostly what a reconciliation has found here and not there.
+    fn decode_from(&self, source: &Source, bytes: &[u8], base: &Version) -> Result<Unresolved, SessionError> {
+        let mut unresolved = MapDelta::decode_unresolved(bytes, base, self)?;
+        if let Source::Chosen(absent) = source {
+            let event =
+                |(key, dot): &(Key, Dot)| Some(((self.writers.number(dot.replica)?, dot.seq), key.clone()));
+            unresolved.search.set_hints(absent.iter().filter_map(event).collect());
+        }
+        Ok(unresolved)
     }
 
     fn join_at_once(&mut self, delta: &MapDelta, source: Source) -> Result<Step, SessionError> {
@@ -279,7 +290,7 @@ impl CausalMap {
             let delta = MapDelta::decode_named(&bytes, &base, self)?;
             return self.join_at_once(&delta, source);
         }
-        let phase = Phase::Search(MapDelta::decode_unresolved(&bytes, &base, self)?);
+        let phase = Phase::Search(self.decode_from(&source, &bytes, &base)?);
         let token = self.watch();
         let gradual = Gradual { bytes, base, items_max, restarts: restarts + 1, source, token, phase };
         Ok(Step::More(Box::new(gradual)))

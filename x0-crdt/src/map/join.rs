@@ -284,12 +284,12 @@ impl CausalMap {
                 || incoming.lists(items, sibling.writer, sibling.seq)
                 || incoming.keeps(sibling.writer, sibling.seq);
             if !keep {
-                self.content =
-                    self.content.wrapping_sub(item_hash(self.hash_key, &self.writers, key, sibling));
+                let hash = item_hash(self.hash_key, &self.writers, key, sibling);
+                self.content = self.content.wrapping_sub(hash);
                 self.siblings -= 1;
                 self.recent.remove(&(sibling.writer, sibling.seq));
                 changed = true;
-                replaced = Some((sibling.writer, sibling.seq));
+                replaced = Some(((sibling.writer, sibling.seq), hash));
             }
             keep
         });

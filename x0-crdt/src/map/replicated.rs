@@ -145,9 +145,18 @@ impl Transfer for CausalMap {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        whole: bool,
         found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
-        Ok(self.chosen_of(since, sketched, hashes, found)?.encode(since))
+        let delta = self.chosen_of(since, sketched, hashes, found)?;
+        Ok(if whole { delta.encode(since) } else { delta.encode_named(since, self.hash_key) })
+    }
+
+    fn forget_replaced(&self, hashes: &mut Vec<u64>) {
+        let mut replaced: Vec<u64> =
+            self.trail.hashes().filter(|hash| hashes.binary_search(hash).is_ok()).collect();
+        replaced.sort_unstable();
+        hashes.retain(|hash| replaced.binary_search(hash).is_err());
     }
 
     fn has_news(&self) -> bool {

@@ -21,6 +21,8 @@ const VISITS: usize = 32;
 pub(super) struct Search {
     events: Vec<Event>,
     keys: Vec<Option<Key>>,
+    /// Keys of events that are known otherwise, ascending.
+    hints: Vec<(Event, Key)>,
     pass: Option<Pass>,
 }
 
@@ -76,7 +78,18 @@ impl Filter {
 
 impl Search {
     pub(super) const fn new(events: Vec<Event>) -> Self {
-        Self { events, keys: Vec::new(), pass: None }
+        Self { events, keys: Vec::new(), hints: Vec::new(), pass: None }
+    }
+
+    /// Notes where events are, so that they are found without a pass.
+    pub(super) fn set_hints(&mut self, mut hints: Vec<(Event, Key)>) {
+        hints.sort_unstable();
+        self.hints = hints;
+    }
+
+    fn hint(&self, event: &Event) -> Option<&Key> {
+        let place = self.hints.binary_search_by(|(other, _)| other.cmp(event)).ok()?;
+        self.hints.get(place).map(|(_, key)| key)
     }
 
     /// The keys in the order of the events, if all were found.
@@ -92,7 +105,9 @@ impl CausalMap {
             return self.search_by_pass(pass, &mut search.keys, count);
         }
         let next = search.events.iter().skip(search.keys.len()).take(count);
-        search.keys.extend(next.map(|event| self.recent.get(event).cloned()));
+        let find = |event| self.recent.get(event).or_else(|| search.hint(event)).cloned();
+        let next: Vec<Option<Key>> = next.map(find).collect();
+        search.keys.extend(next);
         if search.keys.len() < search.events.len() {
             return true;
         }

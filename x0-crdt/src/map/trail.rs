@@ -24,13 +24,17 @@ pub(super) struct Trail {
     steps: VecDeque<Step>,
 }
 
-/// `new` has replaced `old`. The fields are in this order to take 24 bytes.
+/// A value that was replaced: its event and its hash.
+pub(super) type Old = (Event, u64);
+
+/// `new` has replaced `old`. The fields are in this order to take 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Step {
     new_seq: u64,
     new_writer: u32,
     old_writer: u32,
     old_seq: u64,
+    old_hash: u64,
 }
 
 impl Step {
@@ -45,16 +49,23 @@ impl Step {
 
 impl Trail {
     /// Notes a replacement in a map of so many keys.
-    pub(super) fn note(&mut self, new: Event, old: Event, keys: usize) {
+    pub(super) fn note(&mut self, new: Event, (old, old_hash): Old, keys: usize) {
         while self.steps.len() >= STEPS_MIN.max(keys / KEYS_PER_STEP) {
             self.steps.pop_front();
         }
-        self.steps.push_back(Step { new_seq: new.1, new_writer: new.0, old_writer: old.0, old_seq: old.1 });
+        let (new_writer, new_seq) = new;
+        let (old_writer, old_seq) = old;
+        self.steps.push_back(Step { new_seq, new_writer, old_writer, old_seq, old_hash });
     }
 
-    /// Takes out all steps: the later event and the earlier one of each.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (Event, Event)> + '_ {
-        self.steps.drain(..).map(|step| (step.later(), step.earlier()))
+    /// Takes out all steps: the later event of each, and what it has replaced.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Event, Old)> + '_ {
+        self.steps.drain(..).map(|step| (step.later(), (step.earlier(), step.old_hash)))
+    }
+
+    /// The hashes of the values that were replaced.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.steps.iter().map(|step| step.old_hash)
     }
 
     /// Of each event the first earlier one at its key that `found` accepts.
@@ -144,7 +155,7 @@ mod tests {
     fn an_event_is_found_through_those_between_and_circles_end() {
         let mut trail = Trail::default();
         for seq in 2..6 {
-            trail.note((1, seq), (1, seq - 1), 0);
+            trail.note((1, seq), ((1, seq - 1), seq), 0);
         }
         let check =
             |found: Vec<Option<Event>>, expected| assert!(found.iter().all(|found| *found == expected));
@@ -158,7 +169,7 @@ mod tests {
         for events in both((2, 5)) {
             check(trail.backward(&events, |_| true), None);
         }
-        trail.note((1, 1), (1, 5), 0);
+        trail.note((1, 1), ((1, 5), 1), 0);
         for events in both((1, 5)) {
             check(trail.backward(&events, |_| false), None);
         }
@@ -166,12 +177,13 @@ mod tests {
 
     #[test]
     fn the_latest_steps_stay() {
-        assert_eq!(size_of::<Step>(), 24);
+        assert_eq!(size_of::<Step>(), 32);
         let mut trail = Trail::default();
         for seq in 2..5_000 {
-            trail.note((1, seq), (1, seq - 1), 2_048 * KEYS_PER_STEP);
+            trail.note((1, seq), ((1, seq - 1), seq), 2_048 * KEYS_PER_STEP);
         }
         assert_eq!(trail.steps.len(), 2_048);
+        assert!(trail.hashes().eq(2_952..5_000));
         assert!(trail.backward(&[(1, 4_999)], |_| true)[0].is_some());
         assert!(trail.backward(&[(1, 100)], |_| true)[0].is_none());
     }

@@ -76,6 +76,13 @@ pub(super) struct Sketch {
     local_only: Option<Vec<u64>>,
     /// The values of these, and their keys.
     absent: Vec<(Vec<u8>, Dot)>,
+    /// The hashes of the values there that this side does not hold, ascending.
+    remote_only: Vec<u64>,
+    /// The peer's version, if it is known: values of later events are not compared, because the peer cannot
+    /// hold them.
+    known: Option<Version>,
+    /// Such values were left out.
+    leaves_out: bool,
     /// The count of resolutions here when the reconciliation began.
     resolutions: u64,
 }
@@ -94,7 +101,7 @@ enum Task {
 }
 
 impl Sketch {
-    fn new<R: Replicated>(expected: usize, state: &R) -> Self {
+    fn new<R: Replicated>(expected: usize, known: Option<Version>, state: &R) -> Self {
         let mut decoder =
             SketchDecoder::new(CodedSymbols::with_capacity(state.hash_key(), state.value_count()));
         // Before there are values, symbols cost nothing.
@@ -107,6 +114,9 @@ impl Sketch {
             version: None,
             local_only: None,
             absent: Vec::new(),
+            remote_only: Vec::new(),
+            known,
+            leaves_out: false,
             resolutions: state.resolutions(),
         }
     }
@@ -125,19 +135,28 @@ impl Sketch {
         count.min(SYMBOLS_AT_ONCE)
     }
 
+    /// Whether the peer did not hold a value here when it was sketched.
+    fn is_absent(&self, base: &Version, dot: Dot, hash: u64) -> bool {
+        let local_only = self.local_only.as_deref().unwrap_or_default();
+        let is_left_out = self.known.as_ref().is_some_and(|known| base.contains(dot) && !known.contains(dot));
+        // The peer may have seen more than it had announced.
+        let is_there = || self.remote_only.binary_search(&hash).is_ok();
+        local_only.binary_search(&hash).is_ok() || is_left_out && !is_there()
+    }
+
     /// The values held now that the peer did not hold when it was sketched: those that the reconciliation
     /// found, and those that arrived here since the version `base`, with which it began.
     fn not_at_the_peer<R: Replicated>(self, base: &Version, state: &R) -> Vec<(Vec<u8>, Dot)> {
-        let mut absent = self.absent;
         if let Some(written) = state.written_since(base) {
+            let mut absent = self.absent;
             absent.extend(written);
             return absent;
         }
-        let local_only = self.local_only.as_deref().unwrap_or_default();
-        absent.clear();
+        let mut absent = Vec::new();
         state.visit(&mut None, usize::MAX, |key, dot, hash| {
             let hash = hash();
-            if !self.decoder.is_local(hash) || local_only.binary_search(&hash).is_ok() {
+            let is_late = !self.decoder.is_local(hash) && self.remote_only.binary_search(&hash).is_err();
+            if is_late || self.is_absent(base, dot, hash) {
                 absent.push((key.to_vec(), dot));
             }
         });
@@ -224,7 +243,8 @@ impl<R: Replicated> Session<R> {
         }
         // The decoder keeps the values of events in `base`, as far as they are held when they are visited: a
         // value that is gone does not come back. `not_at_the_peer` accounts for later events.
-        let sketch = Sketch::new(expected, state);
+        let known = self.peer.and_then(|theirs| self.versions.get(theirs.version)).cloned();
+        let sketch = Sketch::new(expected, known, state);
         self.ask_for(now, base, Extent::Chosen, Some(sketch), Vec::new(), state);
         // All of it, if the state is small. There are no symbols yet that could be wrong.
         let _ = self.work_on_sketch(now, state);
@@ -237,10 +257,15 @@ impl<R: Replicated> Session<R> {
         let sketch = pull.sketch.as_mut()?;
         let is_more = match sketch.task.take()? {
             Task::Visit(mut at) => {
-                let (base, local) = (&pull.base, sketch.decoder.local_mut());
+                let (base, known, leaves_out) = (&pull.base, &sketch.known, &mut sketch.leaves_out);
+                let local = sketch.decoder.local_mut();
                 let is_more = state.visit(&mut at, count, |_, dot, hash| {
                     if base.contains(dot) {
-                        local.insert(hash());
+                        if known.as_ref().is_none_or(|known| known.contains(dot)) {
+                            local.insert(hash());
+                        } else {
+                            *leaves_out = true;
+                        }
                     }
                 });
                 is_more.then_some(Task::Visit(at))
@@ -258,13 +283,13 @@ impl<R: Replicated> Session<R> {
                 }
             },
             Task::Locate(mut at) => {
-                let (local_only, absent) =
-                    (sketch.local_only.as_deref().unwrap_or_default(), &mut sketch.absent);
+                let mut absent = core::mem::take(&mut sketch.absent);
                 let is_more = state.visit(&mut at, count, |key, dot, hash| {
-                    if local_only.binary_search(&hash()).is_ok() {
+                    if sketch.is_absent(&pull.base, dot, hash()) {
                         absent.push((key.to_vec(), dot));
                     }
                 });
+                sketch.absent = absent;
                 is_more.then_some(Task::Locate(at))
             }
         };
@@ -690,8 +715,10 @@ impl<R: Replicated> Session<R> {
         }
         let mut local_only: Vec<u64> = sketch.decoder.local_only().to_vec();
         local_only.sort_unstable();
-        // Their keys are looked for first.
-        sketch.task = (!local_only.is_empty()).then_some(Task::Locate(None));
+        sketch.remote_only = sketch.decoder.remote_only().to_vec();
+        sketch.remote_only.sort_unstable();
+        // The keys of these values are looked for first.
+        sketch.task = (!local_only.is_empty() || sketch.leaves_out).then_some(Task::Locate(None));
         let is_due = sketch.task.is_some();
         // Marks the reconciliation as complete: `retry_pull` now requests the delta.
         sketch.local_only = Some(local_only);
@@ -710,9 +737,10 @@ impl<R: Replicated> Session<R> {
         let Some(pull) = self.pull.as_ref() else { return };
         let Some(sketch) = pull.sketch.as_ref() else { return };
         let (number, version) = (pull.number, sketch.version.unwrap_or(0));
-        let mut missing: Vec<u64> = sketch.decoder.remote_only().to_vec();
-        // Ascending, so that equal requests have equal bytes and the peer can search them.
-        missing.sort_unstable();
+        // All of them are values of events that this side has seen. It needs none that it has replaced, but one
+        // may be the other content of an event, without which its own content would be lost.
+        let mut missing = sketch.remote_only.clone();
+        state.forget_replaced(&mut missing);
         // The version of the peer comes first, so that it can refuse hashes of another state.
         let bytes = [version].iter().chain(&missing).flat_map(|hash| hash.to_le_bytes()).collect();
         self.serve(Kind::Hashes, number, bytes, state);

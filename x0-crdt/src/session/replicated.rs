@@ -193,15 +193,20 @@ pub trait Transfer {
     /// All that is held, encoded for a receiver that knows `since`.
     fn encode_complete(&self, since: &Version) -> Vec<u8>;
 
-    /// The values with these hashes (sorted), and all that changed since `since` and since `sketched`. A pass
-    /// has `found` the values with the hashes, and those of events that are not in `since`.
+    /// The values with these hashes (sorted), and all that changed since `since` and since `sketched`: with
+    /// `whole` keys, or for a receiver that may find keys by the values that it holds at them. A pass has
+    /// `found` the values with the hashes, and those of events that are not in `since`.
     fn encode_chosen(
         &self,
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        whole: bool,
         found: &Found,
     ) -> Result<Vec<u8>, HistoryError>;
+
+    /// Removes the hashes (sorted) of values that this side has replaced itself, as far as it remembers.
+    fn forget_replaced(&self, _hashes: &mut Vec<u64>) {}
 
     /// Whether the state can be sent by its new values alone.
     fn has_news(&self) -> bool {

@@ -91,7 +91,7 @@ enum Answer {
     /// The values of events that are not in it.
     News { whole: bool },
     /// The values of `News`, and the values of these hashes.
-    Chosen { sketched: Version, hashes: Vec<u64>, resolutions: u64 },
+    Chosen { sketched: Version, hashes: Vec<u64>, whole: bool, resolutions: u64 },
 }
 
 /// A delta for the peer that is being made in steps.
@@ -274,8 +274,8 @@ impl<R: Replicated> Session<R> {
             Answer::News { whole } => state.encode_news(since, *whole, found).map(Result::ok),
             // A content that has changed under its dot is in no history.
             Answer::Chosen { resolutions, .. } if *resolutions != state.resolutions() => None,
-            Answer::Chosen { sketched, hashes, .. } => {
-                Some(state.encode_chosen(since, sketched, hashes, found).ok())
+            Answer::Chosen { sketched, hashes, whole, .. } => {
+                Some(state.encode_chosen(since, sketched, hashes, *whole, found).ok())
             }
         };
         match made {
@@ -411,8 +411,8 @@ impl<R: Replicated> Session<R> {
         let sketched = sketched.map(|sketching| sketching.version.clone());
         match sketched.zip(self.resolve(&waiting.version, state)) {
             Some((sketched, since)) => {
-                let resolutions = state.resolutions();
-                self.prepare(number, since, Answer::Chosen { sketched, hashes, resolutions }, state);
+                let (whole, resolutions) = (waiting.whole, state.resolutions());
+                self.prepare(number, since, Answer::Chosen { sketched, hashes, whole, resolutions }, state);
             }
             // The sketched version is not held any more: the peer starts over.
             None => self.send(&Message::Gone { number }),

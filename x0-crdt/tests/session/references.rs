@@ -212,6 +212,43 @@ fn overwrites_without_history_cost_what_differs() {
     }
 }
 
+/// With forgotten history on both sides, each of which has overwritten, removed and added: each entry that
+/// differs, end to end, whatever the length of its key.
+#[test]
+fn changes_of_both_sides_without_history_cost_what_differs() {
+    let count = sizes().0;
+    for len in [16, 64] {
+        for changes in [100, 1_000] {
+            let mut random = Random::new(changes as u64);
+            let keys = keys(count, len, &mut random);
+            let mut net = couple(&keys, &mut random);
+            net.set_cut(true);
+            let changed = some(&keys, changes, &mut random);
+            for (number, key) in changed.iter().enumerate() {
+                let map = net.map_mut(number % 2);
+                match number / 2 % 4 {
+                    0 => drop(map.remove(key).unwrap()),
+                    _ => drop(map.put(key, 1_770_000_000_000, &value(&mut random)).unwrap()),
+                }
+            }
+            for at in 0..2 {
+                let version = net.map(at).version();
+                net.map_mut(at).collect_tombstones(&version);
+            }
+            net.set_cut(false);
+            net.changed(1);
+            let (bytes, _) = sync(&mut net, changes);
+            println!(
+                "{count} keys of {len} B, {changes} changed by both sides without history: {bytes:.2} B each"
+            );
+            let reconciliations = [0, 1].map(|at| net.session(at).stats().reconciliations);
+            assert!(reconciliations.iter().sum::<u64>() > 0, "history does not reach back");
+            // Both sides compare their states, and each value that one of them has replaced counts for both.
+            assert!(bytes <= 60.0, "{bytes}");
+        }
+    }
+}
+
 /// A single overwrite of a value whose history was collected is sent with its key, because a receiver would
 /// have to look for the name in its whole map. A few names are worth that.
 #[test]

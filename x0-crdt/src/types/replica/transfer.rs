@@ -298,6 +298,7 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         since: &Version,
         sketched: &Version,
         hashes: &[u64],
+        _whole: bool,
         _found: &Found,
     ) -> Result<Vec<u8>, HistoryError> {
         self.check_history(sketched)?;
