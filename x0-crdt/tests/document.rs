@@ -146,6 +146,44 @@ fn json_goes_in_and_comes_out() {
     assert_eq!(one.to_json("/count").unwrap(), "5");
 }
 
+/// What JSON shows is merged into a document without a change, whatever its kinds are.
+#[cfg(feature = "json")]
+#[test]
+fn json_that_came_out_changes_nothing_when_it_goes_in() {
+    let mut one = document(1);
+    one.add("/count", 0, 5).unwrap();
+    one.enable("/flag", 0).unwrap();
+    one.insert("/set", 0, "element").unwrap();
+    one.insert_map("/empty", 0).unwrap();
+    one.set("/numbers/none", 0, f64::NAN).unwrap();
+    one.set("/numbers/large", 0, 1e19).unwrap();
+    one.set("/numbers/whole", 0, 2.0).unwrap();
+    one.set("/flag/below", 0, false).unwrap();
+    one.set("/mixed", 0, 7).unwrap();
+    one.add("/mixed", 0, 8).unwrap();
+    let mut other = document(2);
+    other.set("/title", 1, "first").unwrap();
+    one.set("/title", 2, "second").unwrap();
+    one.map_mut().join(&other.map().complete(&Version::default())).unwrap();
+    let (before, shown) = (one.frontier(), one.to_json("").unwrap());
+    one.merge_json("", 9, &shown).unwrap();
+    assert_eq!(one.frontier(), before, "{shown}");
+    // Counters and flags stay what they are when their values change.
+    one.merge_json("", 9, r#"{"count":-3,"mixed":9}"#).unwrap();
+    assert_eq!(
+        (one.count("/count"), one.count("/mixed"), one.get("/mixed")),
+        (Some(-3), Some(9), Some(7.into()))
+    );
+    one.enable("/done", 9).unwrap();
+    one.merge_json("/done", 9, "true").unwrap();
+    assert!(one.is_enabled("/done") && one.get("/done").is_none());
+    one.merge_json("/done", 9, "false").unwrap();
+    assert!(!one.exists("/done"));
+    // A value of another kind is a register beside them.
+    one.merge_json("/count", 9, r#""text""#).unwrap();
+    assert_eq!((one.count("/count"), one.get("/count")), (Some(-3), Some("text".into())));
+}
+
 /// One event of the model: what it wrote, and what its writer had seen.
 struct Event {
     dot: Dot,

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::field::{Field, Kind, prefix};
 use super::{Document, DocumentError, Scalar};
+use crate::{CausalMap, Entry};
 
 /// Why JSON was not merged. The document is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,9 @@ impl Document {
     }
 
     /// Writes what is in a JSON text to the path and below it: objects as maps, arrays as sets, all else as
-    /// registers. A register that has the value already is not written, and nothing is removed.
+    /// registers. Where there is a counter, an integer is added to as much as it lacks, and where there is a
+    /// flag, `false` disables it. What [`to_json`](Self::to_json) shows already is not written, and nothing
+    /// but flags is removed.
     ///
     /// # Errors
     /// A text that is no JSON or is no document. Nothing of it is written then.
@@ -109,17 +112,32 @@ impl Document {
         let value: Value = serde_json::from_str(text).map_err(JsonError::Parse)?;
         let Field { mut names, .. } = Field::new(path, Kind::Map)?;
         let mut writes = Vec::new();
-        collect(&mut names, &value, &mut writes)?;
+        collect(&self.map, &mut names, &value, &mut writes)?;
         // On a copy of nothing but the keys: all of them are accepted before the first is written.
         let mut trial = Self::new(self.map.replica(), self.map.hash_key());
-        for (key, value) in &writes {
-            trial.map.put(key, time, value).map_err(DocumentError::Write)?;
+        for write in &writes {
+            write.make(&mut trial.map, time)?;
         }
-        for (key, value) in writes {
-            let held = self.map.get(&key);
-            if held.is_none_or(|entry| entry.siblings().len() > 1 || entry.latest().value != value) {
-                self.map.put(&key, time, &value).map_err(DocumentError::Write)?;
-            }
+        for write in writes {
+            write.make(&mut self.map, time)?;
+        }
+        Ok(())
+    }
+}
+
+/// A change that a JSON value is merged by, with its key.
+enum Write {
+    Put(Vec<u8>, Vec<u8>),
+    Add(Vec<u8>, i64),
+    Remove(Vec<u8>),
+}
+
+impl Write {
+    fn make(&self, map: &mut CausalMap, time: u64) -> Result<(), DocumentError> {
+        match self {
+            Self::Put(key, value) => drop(map.put(key, time, value)?),
+            Self::Add(key, amount) => drop(map.add(key, time, *amount)?),
+            Self::Remove(key) => drop(map.remove(key)),
         }
         Ok(())
     }
@@ -135,34 +153,68 @@ fn close(open: &mut Vec<(String, Node)>, depth: usize) {
     }
 }
 
-/// The keys and values that a JSON value is written as.
+/// The changes that make a map show a JSON value.
 fn collect(
+    map: &CausalMap,
     names: &mut Vec<String>,
     value: &Value,
-    writes: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    writes: &mut Vec<Write>,
 ) -> Result<(), JsonError> {
     if names.len() > super::DEPTH_MAX {
         return Err(DocumentError::Depth { depth: names.len() }.into());
     }
     let key = |kind: Kind| [&prefix(names)[..], &[kind as u8]].concat();
+    // An element of a set and a mark of a map have no value.
+    let mut mark = |key: Vec<u8>| {
+        if map.get(&key).is_none() {
+            writes.push(Write::Put(key, Vec::new()));
+        }
+    };
     match value {
         Value::Object(fields) => {
             if fields.is_empty() {
-                writes.push((key(Kind::Map), Vec::new()));
+                mark(key(Kind::Map));
             }
             for (name, value) in fields {
                 names.push(name.clone());
-                collect(names, value, writes)?;
+                collect(map, names, value, writes)?;
                 names.pop();
             }
         }
         Value::Array(elements) => {
+            let set = key(Kind::Set);
             for element in elements {
-                let element = scalar_of(element).ok_or(JsonError::Array)?;
-                writes.push(([key(Kind::Set), element.encode()].concat(), Vec::new()));
+                // One that is not finite is shown so, too.
+                let is_null = |entry: Entry<'_>| {
+                    let rest = entry.key().get(set.len()..).unwrap_or_default();
+                    Scalar::decode(rest).map(value_of) == Some(Value::Null)
+                };
+                if !element.is_null() || !map.prefix(&set).any(is_null) {
+                    let element = scalar_of(element).ok_or(JsonError::Array)?;
+                    mark([&set[..], &element.encode()].concat());
+                }
             }
         }
-        scalar => writes.extend(scalar_of(scalar).map(|scalar| (key(Kind::Register), scalar.encode()))),
+        scalar => writes.extend(write_of(map, scalar, key)),
     }
     Ok(())
+}
+
+/// The change that makes the fields of a path show a value, if one is needed. `key` makes the key of a kind.
+fn write_of(map: &CausalMap, value: &Value, key: impl Fn(Kind) -> Vec<u8>) -> Option<Write> {
+    let (counter, flag) = (key(Kind::Counter), key(Kind::Flag));
+    if let (Some(sum), Some(wanted)) = (map.get(&counter).map(|entry| entry.sum()), value.as_i64()) {
+        let lacking = wanted.saturating_sub(sum);
+        return (lacking != 0).then_some(Write::Add(counter, lacking));
+    }
+    if let (Some(_), Some(wanted)) = (map.get(&flag), value.as_bool()) {
+        return (!wanted).then_some(Write::Remove(flag));
+    }
+    let (register, scalar) = (key(Kind::Register), scalar_of(value)?.encode());
+    let is_shown = map.get(&register).is_some_and(|entry| {
+        let held = entry.latest().value;
+        // A number that JSON cannot show is shown as another value.
+        held == scalar || Scalar::decode(held).map(value_of).as_ref() == Some(value)
+    });
+    (!is_shown).then_some(Write::Put(register, scalar))
 }
