@@ -115,6 +115,21 @@ pub enum NodeEvent {
     /// next start the store refuses writes with this error, and is read from memory.
     #[cfg(feature = "crdt")]
     CrdtFailed(crate::OperationError),
+    /// A member has events of this node that its CRDT store does not hold: the folder was restored from an old
+    /// backup, or another process uses a copy of it. The store goes on as a fresh incarnation, and loses
+    /// nothing but writes whose numbers were used twice.
+    #[cfg(feature = "crdt")]
+    CrdtRenewed {
+        /// The incarnation under which it writes from now on.
+        incarnation: u32,
+    },
+    /// A member has another hash key: the CRDT stores of both are not synchronized until they have the same
+    /// one.
+    #[cfg(feature = "crdt")]
+    CrdtKeyMismatch {
+        /// The member.
+        node: NodeId,
+    },
     /// The right of this node to vote and acknowledge has changed.
     Standing {
         /// The new standing.

@@ -59,7 +59,7 @@ use x0_identity::NodeId;
 
 pub(crate) use self::driver::Crdt;
 #[cfg_attr(not(feature = "mesh"), allow(unused_imports, reason = "clients are reached over a mesh"))]
-pub(crate) use self::driver::ReplyTo;
+pub(crate) use self::driver::{CrdtReports, ReplyTo};
 pub use self::journal::{Damage, JournalError};
 pub use self::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
 #[cfg_attr(

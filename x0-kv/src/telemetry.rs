@@ -24,6 +24,8 @@
 //! | `x0_kv_crdt_received_bytes_total` | counter | – | bytes received from them |
 //! | `x0_kv_crdt_redundant_bytes_total` | counter | – | received bytes that were already known |
 //! | `x0_kv_crdt_refused_total` | counter | – | datagrams that were malformed or did not fit |
+//! | `x0_kv_crdt_renewals_total` | counter | – | times that a member had events of this node that its folder lacks, so that it went on as a fresh incarnation: alert on any |
+//! | `x0_kv_crdt_key_mismatches` | gauge | – | members with another hash key: alert on any |
 //! | `x0_kv_crdt_keys` | gauge | – | keys that have a value |
 //! | `x0_kv_crdt_stability_lag_events` | gauge | – | events remembered because not all members are known to have seen them |
 //! | `x0_kv_crdt_pending_bytes` | gauge | – | bytes of incomplete transfers |

@@ -570,6 +570,16 @@ impl Observer {
                     format!("effect=the CRDT keyspace is read-only until the next start why={error}"),
                 );
             }
+            NodeEvent::CrdtRenewed { incarnation } => self.log.event(
+                "crdt-renewed",
+                format!(
+                    "incarnation={incarnation} why=a member has events of this node that its folder lacks; check that no other process uses a copy of it"
+                ),
+            ),
+            NodeEvent::CrdtKeyMismatch { node } => self.log.event(
+                "crdt-key-mismatch",
+                format!("peer={node} effect=nothing is synchronized; give both nodes the same hash key"),
+            ),
             NodeEvent::Members { members } => self.members_changed(members),
             NodeEvent::Standing { standing } => self.standing(standing),
             NodeEvent::Peer(PeerEvent { peer, kind, .. }) if self.members.contains(peer) => {

@@ -96,6 +96,16 @@ struct Inbox {
     closed: Option<OperationError>,
     /// Why only reads are accepted: the journal cannot be written.
     failed: Option<OperationError>,
+    reports: CrdtReports,
+}
+
+/// What an operator must know of a keyspace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct CrdtReports {
+    /// The incarnation as which the keyspace goes on since another node had events of it that it lacked.
+    pub(crate) renewed: Option<u32>,
+    /// The members with another hash key.
+    pub(crate) mismatching: BTreeSet<NodeId>,
 }
 
 impl Crdt {
@@ -209,6 +219,12 @@ impl Crdt {
         self.0.shared.lock().failed.clone()
     }
 
+    /// What an operator must know, without a wait for work on the keyspace.
+    #[cfg_attr(not(feature = "mesh"), allow(dead_code, reason = "a node reports it"))]
+    pub(crate) fn reports(&self) -> CrdtReports {
+        self.0.shared.lock().reports.clone()
+    }
+
     pub(crate) fn status(&self) -> CrdtStatus {
         let state = self.0.shared.state();
         state.replica.status()
@@ -311,6 +327,9 @@ impl Shared {
         while let Some(output) = replica.poll_output() {
             outputs.push(output);
         }
+        let reports = replica.reports();
+        drop(state);
+        self.lock().reports = reports;
     }
 
     fn carry_out(&self, outputs: Vec<Output<ReplyTo>>, send: &mut dyn FnMut(NodeId, Bytes, Option<Context>)) {

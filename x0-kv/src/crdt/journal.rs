@@ -130,6 +130,8 @@ pub(super) struct Journal<S: Storage + ?Sized = dyn Storage> {
     storage: Box<S>,
     /// The last entry.
     index: u64,
+    /// The replica that the last complete map is of.
+    replica: ReplicaId,
     /// The version of the map that the entries give.
     version: Version,
     frontier: Frontier,
@@ -141,6 +143,7 @@ pub(super) struct Journal<S: Storage + ?Sized = dyn Storage> {
 /// The next entry.
 pub(super) struct Record {
     payload: Vec<u8>,
+    replica: ReplicaId,
     version: Version,
     frontier: Frontier,
 }
@@ -180,7 +183,7 @@ impl<S: Storage + ?Sized> Journal<S> {
         let (mut journal, map) = Journal::read(storage, node, key)?;
         let is_new = map.is_none();
         let map = map.unwrap_or_else(|| CausalMap::new(ReplicaId::with_incarnation(node.get(), fresh), key));
-        (journal.version, journal.frontier) = (map.version(), map.frontier());
+        (journal.replica, journal.version, journal.frontier) = (map.replica(), map.version(), map.frontier());
         if is_new {
             let record = journal.whole(&map);
             journal.write(record)?;
@@ -192,7 +195,7 @@ impl<S: Storage + ?Sized> Journal<S> {
     pub(super) fn reload(self, node: NodeId, key: HashKey) -> Result<(Journal<S>, CausalMap), JournalError> {
         let (mut journal, map) = Journal::read(self.storage, node, key)?;
         let map = map.ok_or(JournalError::Damaged { index: journal.index, reason: Damage::Begin })?;
-        (journal.version, journal.frontier) = (map.version(), map.frontier());
+        (journal.replica, journal.version, journal.frontier) = (map.replica(), map.version(), map.frontier());
         Ok((journal, map))
     }
 
@@ -224,12 +227,17 @@ impl<S: Storage + ?Sized> Journal<S> {
         }
         // The caller sets them to those of the map.
         let (version, frontier) = (Version::default(), Frontier { version: 0, content: 0 });
-        Ok((Journal { storage, index: next - 1, version, frontier, deltas_len, whole_len }, map))
+        let replica = ReplicaId::new(node.get());
+        Ok((Journal { storage, index: next - 1, replica, version, frontier, deltas_len, whole_len }, map))
     }
 
     /// The entry that makes the map durable; `None` if it is durable already.
     pub(super) fn record(&self, map: &CausalMap) -> Option<Record> {
         let frontier = map.frontier();
+        // The incarnation is in the head of a complete map.
+        if map.replica() != self.replica {
+            return Some(self.whole(map));
+        }
         if frontier == self.frontier {
             return None;
         }
@@ -246,7 +254,7 @@ impl<S: Storage + ?Sized> Journal<S> {
         if payload.len() > ENTRY_LEN_MAX {
             return Some(self.whole(map));
         }
-        Some(Record { payload, version: map.version(), frontier })
+        Some(Record { payload, replica: self.replica, version: map.version(), frontier })
     }
 
     /// The entry of a step of a state that arrives by key ranges. Such entries come before
@@ -255,13 +263,23 @@ impl<S: Storage + ?Sized> Journal<S> {
         match staged {
             Staged::Range(record) => {
                 let payload = [&[RANGE][..], &record].concat();
-                Record { payload, version: self.version.clone(), frontier: self.frontier }
+                Record {
+                    payload,
+                    replica: self.replica,
+                    version: self.version.clone(),
+                    frontier: self.frontier,
+                }
             }
             Staged::Joined(brought) => {
                 let mut version = self.version.clone();
                 version.join(&brought);
                 // Of no map, so that a delta with what was written meanwhile follows.
-                Record { payload: vec![JOINED], version, frontier: Frontier { version: 0, content: 0 } }
+                Record {
+                    payload: vec![JOINED],
+                    replica: self.replica,
+                    version,
+                    frontier: Frontier { version: 0, content: 0 },
+                }
             }
         }
     }
@@ -274,7 +292,7 @@ impl<S: Storage + ?Sized> Journal<S> {
         payload.extend_from_slice(&map.replica().incarnation.to_le_bytes());
         payload.extend_from_slice(&check_of(map.hash_key()));
         payload.extend_from_slice(&map.save());
-        Record { payload, version: map.version(), frontier: map.frontier() }
+        Record { payload, replica: map.replica(), version: map.version(), frontier: map.frontier() }
     }
 
     /// Writes a record; durable when it returns.
@@ -282,7 +300,7 @@ impl<S: Storage + ?Sized> Journal<S> {
     /// # Errors
     /// The record may be there or not after the next opening; nothing more can be written until then.
     pub(super) fn write(&mut self, record: Record) -> Result<(), JournalError> {
-        let Record { payload, version, frontier } = record;
+        let Record { payload, replica, version, frontier } = record;
         let (index, len, is_whole) = (self.index + 1, payload.len() as u64, payload.first() == Some(&WHOLE));
         if is_whole && payload.len() > ENTRY_LEN_MAX {
             self.write_snapshot(index, &payload)?;
@@ -290,7 +308,7 @@ impl<S: Storage + ?Sized> Journal<S> {
             self.write_entry(index, payload, is_whole)?;
         }
         self.index = index;
-        (self.version, self.frontier) = (version, frontier);
+        (self.replica, self.version, self.frontier) = (replica, version, frontier);
         if is_whole {
             (self.deltas_len, self.whole_len) = (0, len);
         } else {

@@ -1,13 +1,23 @@
 //! The protocol engine of a CRDT keyspace on one node: its clock, and a session with each other member.
+//!
+//! `x0_crdt::Peers` owns the sessions of a replica as well. A keyspace has its own, for four reasons: the map
+//! changes by writes that are answered only when they are durable, so that one record covers a round of
+//! writes and datagrams, and a round that cannot be written is undone as a whole (`reset`). The members are
+//! those of the cluster, under node ids, while a peer of `Peers` is whatever the caller adds. Heartbeats wait
+//! until all members were heard, and datagrams carry the context of a traced write. What both do alike is in
+//! [`Session`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use x0_crdt::{CausalMap, Joined, Session, SessionInput, SessionOptions, SessionOutput, Version, WriteError};
-use x0_crdt::{Clock, Stamp};
+use x0_crdt::{
+    CausalMap, Clock, JoinError, Joined, ReplicaId, Session, SessionError, SessionInput, SessionOptions,
+    SessionOutput, Stamp, Version, WriteError,
+};
 use x0_identity::NodeId;
 
+use super::driver::CrdtReports;
 use super::outcome::{Cleared, CrdtOutcome, MOMENTS_PER_MS_BITS, Timestamp};
 use super::status::CrdtTotals;
 use super::{CrdtOptions, CrdtStatus, Write, reading};
@@ -37,14 +47,32 @@ pub(crate) enum Input<R> {
     Timeout,
 }
 
-/// A datagram is malformed or does not fit. It was dropped.
+/// A datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a datagram of {from} is malformed or does not fit: check that both nodes run compatible releases and share the hash key"
-)]
-pub(crate) struct HandleError {
-    /// The sender.
-    pub(crate) from: NodeId,
+pub(crate) enum HandleError {
+    /// It is malformed or does not fit.
+    #[error(
+        "a datagram of {from} is malformed or does not fit: check that both nodes run compatible releases"
+    )]
+    Refused {
+        /// The sender.
+        from: NodeId,
+    },
+    /// The sender has another hash key.
+    #[error("{from} has another hash key, so that nothing is synchronized: give both nodes the same one")]
+    KeyMismatch {
+        /// The sender.
+        from: NodeId,
+    },
+    /// The sender has events of this replica that it has not written, or has written otherwise: its folder is
+    /// an old copy, or in use twice. The replica goes on as a fresh incarnation.
+    #[error(
+        "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation: check that no other process uses a copy of its folder"
+    )]
+    Impostor {
+        /// The sender.
+        from: NodeId,
+    },
 }
 
 /// An output of a [`CrdtReplica`], to be carried out once the changes of the map are durable.
@@ -98,6 +126,8 @@ pub(crate) struct CrdtReplica<R> {
     totals: CrdtTotals,
     /// The totals of sessions that ended.
     past: CrdtTotals,
+    /// The incarnation of the last renewal.
+    renewed: Option<u32>,
 }
 
 impl<R> CrdtReplica<R> {
@@ -121,6 +151,7 @@ impl<R> CrdtReplica<R> {
             arrived: None,
             totals: CrdtTotals::default(),
             past: CrdtTotals::default(),
+            renewed: None,
         }
     }
 
@@ -169,10 +200,7 @@ impl<R> CrdtReplica<R> {
                 if let Some(session) = self.sessions.get_mut(&from) {
                     self.arrived = trace;
                     let taken = session.handle(now, SessionInput::Datagram(&payload), &mut self.map);
-                    handled = taken.map_err(|_| {
-                        self.totals.refused += 1;
-                        HandleError { from }
-                    });
+                    handled = taken.map_err(|error| self.refuse(from, &error));
                     self.gather(from);
                     self.arrived = None;
                 }
@@ -247,9 +275,20 @@ impl<R> CrdtReplica<R> {
             siblings: map.sibling_count(),
             history_events: map.history_len(),
             peers: self.sessions.iter().map(|(node, session)| (*node, session.is_in_sync())).collect(),
+            mismatching: self.mismatching(),
             pending_bytes: self.sessions.values().map(Session::pending_bytes).sum(),
             totals,
         }
+    }
+
+    /// What an operator must know.
+    pub(crate) fn reports(&self) -> CrdtReports {
+        CrdtReports { renewed: self.renewed, mismatching: self.mismatching() }
+    }
+
+    fn mismatching(&self) -> BTreeSet<NodeId> {
+        let sessions = self.sessions.iter().filter(|(_, session)| session.has_key_mismatch());
+        sessions.map(|(node, _)| *node).collect()
     }
 
     fn write(&mut self, wall_ms: u64, write: Write) -> Result<CrdtOutcome, OperationError> {
@@ -320,7 +359,7 @@ impl<R> CrdtReplica<R> {
         }
         for node in others() {
             if !self.sessions.contains_key(&node) {
-                self.seed = self.seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(node.get() | 1);
+                self.seed = next_seed(self.seed, node.get());
                 let options: &SessionOptions = &self.options.session;
                 self.sessions.insert(node, Session::new(options, self.seed));
                 self.notify(now, node, SessionInput::Changed);
@@ -346,10 +385,44 @@ impl<R> CrdtReplica<R> {
     fn notify(&mut self, now: Duration, node: NodeId, input: SessionInput<'_>) {
         let Some(session) = self.sessions.get_mut(&node) else { return };
         // A delta of the peer that was being joined in steps may be wrong.
-        if session.handle(now, input, &mut self.map).is_err() {
-            self.totals.refused += 1;
+        if let Err(error) = session.handle(now, input, &mut self.map) {
+            self.refuse(node, &error);
         }
         self.gather(node);
+    }
+
+    /// Counts what a session has refused, and reacts to it.
+    fn refuse(&mut self, from: NodeId, error: &SessionError) -> HandleError {
+        self.totals.refused += 1;
+        match error {
+            SessionError::KeyMismatch => HandleError::KeyMismatch { from },
+            SessionError::Join(JoinError::Impostor { .. }) => {
+                self.renew();
+                HandleError::Impostor { from }
+            }
+            _ => HandleError::Refused { from },
+        }
+    }
+
+    /// Goes on as a fresh incarnation: under the numbers of events that were lost, or that another process
+    /// has used, no others may be written.
+    fn renew(&mut self) {
+        let node = self.map.replica().node;
+        let version = self.map.version();
+        let incarnation = loop {
+            self.seed = next_seed(self.seed, node);
+            // The lower bits of such a generator repeat soon.
+            let incarnation = (self.seed >> 32) as u32;
+            let id = ReplicaId::with_incarnation(node, incarnation);
+            if id != self.map.replica() && version.get(id) == 0 {
+                break incarnation;
+            }
+        };
+        self.map.renew(incarnation);
+        self.renewed = Some(incarnation);
+        self.totals.renewals += 1;
+        // All sessions, that of the sender too, can go on now.
+        self.changed = Some(None);
     }
 
     /// Takes what a session wants done.
@@ -399,6 +472,11 @@ impl<R> CrdtReplica<R> {
             self.traces.remove(&node);
         }
     }
+}
+
+/// The next number of a linear congruential generator.
+const fn next_seed(seed: u64, salt: u64) -> u64 {
+    seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(salt | 1)
 }
 
 /// A moment in one number.

@@ -1,6 +1,6 @@
 //! The status of a CRDT keyspace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use x0_crdt::Frontier;
 use x0_identity::NodeId;
@@ -20,6 +20,8 @@ pub struct CrdtStatus {
     pub history_events: usize,
     /// Each other member, and whether both had one frontier at its last message.
     pub peers: BTreeMap<NodeId, bool>,
+    /// The members with another hash key: nothing is synchronized with them until both have the same one.
+    pub mismatching: BTreeSet<NodeId>,
     /// Bytes held of transfers that are not whole yet.
     pub pending_bytes: usize,
     /// Counts since the start.
@@ -51,4 +53,7 @@ pub struct CrdtTotals {
     /// Times that a member with the same events had other contents: some writer has given two contents to one
     /// event.
     pub divergences: u64,
+    /// Times that a member had events of this node that it does not hold itself, so that it went on as a fresh
+    /// incarnation: its folder is an old copy, or in use twice.
+    pub renewals: u64,
 }

@@ -14,7 +14,7 @@ use x0_crdt::HashKey;
 use x0_identity::NodeId;
 
 use super::journal::{Journal, JournalError};
-use super::replica::{CrdtReplica, Input, Output, Staged};
+use super::replica::{CrdtReplica, HandleError, Input, Output, Staged};
 use super::{CrdtOptions, Write};
 use crate::crdt::outcome::CrdtOutcome;
 use crate::trace::Context;
@@ -64,6 +64,18 @@ impl Storage for Disk {
     }
     fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
         self.0.lock().unwrap().snapshot_reader()
+    }
+}
+
+impl Disk {
+    /// The same contents on another disk.
+    fn copy(&self) -> Disk {
+        let recovered = self.clone().recover().unwrap();
+        assert_eq!(recovered.base.index, 0, "nothing was removed yet");
+        let entries = self.clone().read(1..recovered.last_index + 1, usize::MAX).unwrap();
+        let mut storage = MemoryStorage::new();
+        storage.write(&[LogWrite { entries, ..LogWrite::default() }]).unwrap();
+        Disk(Arc::new(Mutex::new(storage)))
     }
 }
 
@@ -438,6 +450,74 @@ fn a_complete_map_is_written_when_deltas_outweigh_it() {
     assert!(recovered.base.index > 300 && held < 50, "{held} entries of {} are held", recovered.last_index);
     let (_, found) = Journal::open(Box::new(disk), node(1), 10, key).unwrap();
     assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
+}
+
+/// A member whose folder was restored from a backup lacks events of its own: it goes on as a fresh incarnation,
+/// also after a restart, and no write is lost but those whose numbers were used twice.
+#[test]
+fn a_member_that_was_restored_from_a_backup_goes_on_as_a_fresh_incarnation() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        for _ in 0..6 {
+            world.write(0);
+            world.write(1);
+        }
+        world.converge(seed);
+        let backup = world.members[0].disk.copy();
+        for _ in 0..6 {
+            world.write(0);
+        }
+        world.converge(seed);
+        let old = world.members[0].replica.map().replica();
+        world.members[0].disk = backup;
+        world.restart(0);
+        assert_eq!(world.members[0].replica.map().replica(), old);
+        let put = |world: &mut World, key: &str| {
+            let write = Write::Put { key: key.to_owned().into(), value: "value".into() };
+            world.round(0, vec![Input::Write { write, wall_ms: 0, trace: None, reply: () }], true);
+        };
+        put(&mut world, "a number that is used twice");
+        world.converge(seed);
+        let fresh = world.members[0].replica.map().replica();
+        assert!(fresh != old && fresh.node == old.node, "seed {seed}");
+        assert_eq!(world.members[0].replica.status().totals.renewals, 1, "seed {seed}");
+        put(&mut world, "after the renewal");
+        world.restart(0);
+        assert_eq!(world.members[0].replica.map().replica(), fresh, "seed {seed}: the journal has it");
+        put(&mut world, "after a restart");
+        world.converge(seed);
+        let status = world.members[0].replica.status();
+        assert_eq!((status.totals.renewals, status.mismatching.len()), (0, 0), "seed {seed}");
+        for member in &world.members {
+            let map = member.replica.map();
+            assert!(map.get(b"after the renewal").is_some() && map.get(b"after a restart").is_some());
+        }
+    }
+}
+
+#[test]
+fn a_member_with_another_hash_key_is_named() {
+    let [here, there] = [node(1), node(2)];
+    let all: BTreeSet<NodeId> = [here, there].into();
+    let mut replicas = [(here, 7), (there, 8)].map(|(id, key)| {
+        let map = x0_crdt::CausalMap::new(x0_crdt::ReplicaId::new(id.get()), options(key).hash_key);
+        CrdtReplica::<()>::new(options(key), id.get(), Duration::ZERO, map)
+    });
+    for replica in &mut replicas {
+        replica.handle(Duration::ZERO, Input::Members(all.clone())).unwrap();
+    }
+    let mut found = None;
+    while let Some(output) = replicas[0].poll_output() {
+        if let Output::Send { payload, .. } = output {
+            let input = Input::Datagram { from: here, payload: payload.into(), trace: None };
+            found = replicas[1].handle(Duration::ZERO, input).err().or(found);
+        }
+    }
+    assert_eq!(found, Some(HandleError::KeyMismatch { from: here }));
+    assert_eq!(replicas[1].status().mismatching, [here].into());
+    let input = Input::Datagram { from: here, payload: Bytes::from_static(b"\xFF"), trace: None };
+    assert_eq!(replicas[1].handle(Duration::ZERO, input), Err(HandleError::Refused { from: here }));
+    assert_eq!(replicas[1].status().totals.renewals, 0);
 }
 
 /// A complete map above the length of an entry is a snapshot of the log, and what follows counts as well.

@@ -50,8 +50,8 @@ impl CrdtStoreTelemetry {
 
 /// The work of a CRDT store, reported after each round of its thread.
 pub(crate) struct CrdtTelemetry {
-    totals: [Counter; 10],
-    gauges: [Gauge; 3],
+    totals: [Counter; 11],
+    gauges: [Gauge; 4],
     reported: Option<Instant>,
 }
 
@@ -69,11 +69,13 @@ impl CrdtTelemetry {
                 counter!("x0_kv_crdt_redundant_bytes_total"),
                 counter!("x0_kv_crdt_refused_total"),
                 counter!("x0_kv_crdt_divergences_total"),
+                counter!("x0_kv_crdt_renewals_total"),
             ],
             gauges: [
                 gauge!("x0_kv_crdt_keys"),
                 gauge!("x0_kv_crdt_stability_lag_events"),
                 gauge!("x0_kv_crdt_pending_bytes"),
+                gauge!("x0_kv_crdt_key_mismatches"),
             ],
             reported: None,
         }
@@ -98,13 +100,13 @@ impl CrdtTelemetry {
             totals.redundant_bytes,
             totals.refused,
             totals.divergences,
+            totals.renewals,
         ];
         for (counter, value) in self.totals.iter().zip(values) {
             counter.absolute(value);
         }
-        for (gauge, value) in
-            self.gauges.iter().zip([status.keys, status.history_events, status.pending_bytes])
-        {
+        let values = [status.keys, status.history_events, status.pending_bytes, status.mismatching.len()];
+        for (gauge, value) in self.gauges.iter().zip(values) {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             gauge.set(value as f64);
         }

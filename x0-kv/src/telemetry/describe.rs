@@ -39,6 +39,12 @@ pub fn describe() {
         Unit::Count,
         "Datagrams that were malformed or did not fit"
     );
+    describe_counter!(
+        "x0_kv_crdt_renewals_total",
+        Unit::Count,
+        "Times that the node went on as a fresh incarnation, because its folder lacks events of its own"
+    );
+    describe_gauge!("x0_kv_crdt_key_mismatches", Unit::Count, "Members with another hash key");
     describe_gauge!("x0_kv_crdt_keys", Unit::Count, "Keys that hold something");
     describe_gauge!(
         "x0_kv_crdt_stability_lag_events",

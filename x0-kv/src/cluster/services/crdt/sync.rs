@@ -20,7 +20,7 @@ use crate::cluster::outgoing::Outgoing;
 use crate::cluster::service::{Bus, RECEIVED_MAX, Service};
 use crate::cluster::services::{Part, members_of};
 use crate::cluster::{NodeError, NodeEvent, StartError};
-use crate::crdt::{Crdt, CrdtOptions};
+use crate::crdt::{Crdt, CrdtOptions, CrdtReports};
 use crate::request::error::OperationError;
 use crate::seed::random_seed;
 use crate::trace::Context as TraceContext;
@@ -44,6 +44,8 @@ pub(crate) struct CrdtSync {
     datagrams: Outgoing,
     /// A failure of the journal was reported.
     is_failed: bool,
+    /// What was reported besides.
+    reported: CrdtReports,
 }
 
 /// Opens the keyspace and registers the service. The journal lies in the folder `crdt` of `folder`, or in
@@ -70,8 +72,17 @@ pub(super) fn start(
     let send = Box::new(move |to, payload, trace| sent.put((to, prefixed(payload, trace))));
     let (who, space) = ((part.id, random_seed()), part.space.clone());
     let crdt = Crdt::start(options, who, journal, send, space, part.tracing.clone())?;
-    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, is_failed: false });
+    let reported = CrdtReports::default();
+    part.event_loop.add(CrdtSync { outbox, crdt: crdt.clone(), datagrams, is_failed: false, reported });
     Ok(crdt)
+}
+
+/// The events of what has come to the reports.
+fn news(before: &CrdtReports, after: &CrdtReports) -> Vec<NodeEvent> {
+    let renewed = after.renewed.filter(|_| before.renewed != after.renewed);
+    let renewed = renewed.map(|incarnation| NodeEvent::CrdtRenewed { incarnation });
+    let mismatching = after.mismatching.difference(&before.mismatching);
+    renewed.into_iter().chain(mismatching.map(|node| NodeEvent::CrdtKeyMismatch { node: *node })).collect()
 }
 
 /// A datagram with the context before it, if it has one.
@@ -133,6 +144,12 @@ impl Service for CrdtSync {
                 self.is_failed = true;
                 bus.observed(NodeEvent::CrdtFailed(error));
             }
+            // Both make the keyspace send something.
+            let reports = self.crdt.reports();
+            for event in news(&self.reported, &reports) {
+                bus.observed(event);
+            }
+            self.reported = reports;
         }
         Ok(is_busy)
     }
@@ -149,6 +166,25 @@ impl Service for CrdtSync {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_renewal_and_each_mismatch_is_an_event_once() {
+        let node = |number| x0_identity::NodeId::new(number).unwrap();
+        let reports = |renewed, nodes: &[u64]| CrdtReports {
+            renewed,
+            mismatching: nodes.iter().copied().map(node).collect(),
+        };
+        assert_eq!(news(&reports(None, &[]), &reports(None, &[])), []);
+        assert_eq!(
+            news(&reports(None, &[2]), &reports(Some(7), &[2, 3])),
+            [NodeEvent::CrdtRenewed { incarnation: 7 }, NodeEvent::CrdtKeyMismatch { node: node(3) }]
+        );
+        assert_eq!(news(&reports(Some(7), &[2, 3]), &reports(Some(7), &[3])), []);
+        assert_eq!(
+            news(&reports(Some(7), &[]), &reports(Some(8), &[])),
+            [NodeEvent::CrdtRenewed { incarnation: 8 }]
+        );
+    }
 
     #[test]
     fn a_context_is_split_off_and_malformed_ones_are_refused() {
