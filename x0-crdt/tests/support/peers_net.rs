@@ -1,17 +1,19 @@
 //! Replicas of [`Peers`] on a network in virtual time that loses, doubles and reorders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use x0_crdt::{JoinError, Peers, PeersError, PeersInput, PeersOutput, Replicated, SessionError};
+use x0_crdt::{Dot, JoinError, Peers, PeersError, PeersInput, PeersOutput, Replicated, SessionError};
 
 use super::random::Random;
 
-/// No other error is due to an honest peer.
-fn is_impostor(handled: Result<(), PeersError<u64>>) -> u64 {
+/// The event by which an impostor was found. No other error is due to an honest peer.
+fn impostor(handled: Result<(), PeersError<u64>>) -> Option<Dot> {
     match handled {
-        Ok(()) | Err(PeersError::Unknown { .. }) => 0,
-        Err(PeersError::Session { source: SessionError::Join(JoinError::Impostor { .. }), .. }) => 1,
+        Ok(()) | Err(PeersError::Unknown { .. }) => None,
+        Err(PeersError::Session { source: SessionError::Join(JoinError::Impostor { dot, .. }), .. }) => {
+            Some(dot)
+        }
         Err(error) => panic!("no datagram of an honest peer is an error: {error:?}"),
     }
 }
@@ -27,6 +29,9 @@ pub(crate) struct Net<R: Replicated> {
     sent: u64,
     /// How often a replica has learnt that it lacks events of its own.
     pub(crate) impostors: u64,
+    /// The events of these reports, and those that joins found with two contents, as this reads them.
+    pub(crate) reported: BTreeSet<Dot>,
+    pub(crate) equivocating: fn(&R::Joined) -> Vec<Dot>,
 }
 
 impl<R: Replicated> Net<R> {
@@ -41,12 +46,17 @@ impl<R: Replicated> Net<R> {
             wire: BTreeMap::new(),
             sent: 0,
             impostors: 0,
+            reported: BTreeSet::new(),
+            equivocating: |_| Vec::new(),
         }
     }
 
     fn pump(&mut self) {
         for (from, node) in (0_u64..).zip(&mut self.nodes) {
             while let Some(output) = node.poll_output() {
+                if let PeersOutput::Joined { joined, .. } = &output {
+                    self.reported.extend((self.equivocating)(joined));
+                }
                 let PeersOutput::Send { to, bytes } = output else { continue };
                 let copies = match self.random.below(100) {
                     dice if dice < self.loss => 0,
@@ -59,6 +69,13 @@ impl<R: Replicated> Net<R> {
                     self.wire.insert((arrives, self.sent), (to, from, bytes.clone()));
                 }
             }
+        }
+    }
+
+    fn note(&mut self, handled: Result<(), PeersError<u64>>) {
+        if let Some(dot) = impostor(handled) {
+            self.impostors += 1;
+            self.reported.insert(dot);
         }
     }
 
@@ -78,11 +95,12 @@ impl<R: Replicated> Net<R> {
                 let (to, from, bytes) = entry.remove();
                 let input = PeersInput::Datagram { from: &from, bytes: &bytes };
                 let handled = self.nodes[to as usize].handle(next, input);
-                self.impostors += is_impostor(handled);
+                self.note(handled);
             }
-            for node in &mut self.nodes {
-                if node.poll_timeout().unwrap() <= next {
-                    self.impostors += is_impostor(node.handle(next, PeersInput::Timeout));
+            for at in 0..self.nodes.len() {
+                if self.nodes[at].poll_timeout().unwrap() <= next {
+                    let handled = self.nodes[at].handle(next, PeersInput::Timeout);
+                    self.note(handled);
                 }
             }
         }
