@@ -380,6 +380,12 @@ impl<R: Replicated> Session<R> {
         collecting.sum::<usize>() + self.pull.as_ref().map_or(0, Pull::pending_bytes)
     }
 
+    /// Bytes held of transfers to the peer, until the next one of their kind.
+    #[must_use]
+    pub fn serving_bytes(&self) -> usize {
+        self.serving.iter().flatten().map(Outgoing::len).sum()
+    }
+
     /// Takes an input. Call [`poll_output`](Self::poll_output) afterwards.
     ///
     /// # Errors
