@@ -74,6 +74,86 @@ pub enum JournalError {
     Failed,
 }
 
+/// What the bytes of a file yield.
+pub(crate) struct Replayed {
+    pub(crate) map: CausalMap,
+    /// The end of the last whole frame.
+    offset: usize,
+    /// The length of the snapshot.
+    whole_len: u64,
+    /// There are ranges that do not count yet.
+    staged: bool,
+}
+
+/// Why the bytes of a file yield nothing: see the variants of [`JournalError`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    #[error("the bytes are damaged at byte {offset}")]
+    Damaged { offset: u64 },
+    #[error("the bytes were written with another hash key")]
+    HashKey,
+    #[error("the snapshot cannot be restored")]
+    Restore(#[from] RestoreError),
+    #[error("a delta cannot be decoded")]
+    Delta(#[from] DeltaError),
+    #[error("a delta does not follow the record before it")]
+    Order(#[from] JoinError),
+}
+
+impl Replayed {
+    pub(crate) fn of(bytes: &[u8], replica: ReplicaId, key: HashKey) -> Result<Self, ReplayError> {
+        let damaged = |offset: usize| ReplayError::Damaged { offset: offset as u64 };
+        if !frame::has_key(bytes, key) {
+            return Err(if bytes.len() < frame::HEAD_LEN { damaged(0) } else { ReplayError::HashKey });
+        }
+        let mut offset = frame::HEAD_LEN;
+        let (mut map, mut whole_len, mut staged) = (None, 0, false);
+        while offset < bytes.len() {
+            let Some((kind, payload, end)) = frame::read(bytes, offset, key) else {
+                // The first frame was durable before the file had its name.
+                if map.is_none() || frame::is_followed(bytes, offset, key) {
+                    return Err(damaged(offset));
+                }
+                break;
+            };
+            match (kind, &mut map) {
+                (WHOLE, None) => {
+                    map = Some(CausalMap::restore(payload, replica, key)?);
+                    whole_len = end as u64;
+                }
+                (DELTA, Some(map)) => {
+                    let delta = MapDelta::decode_trusted(payload, &map.version())?;
+                    map.replay(&delta)?;
+                }
+                (RANGE, Some(map)) => {
+                    map.replay_range(payload)?;
+                    staged = true;
+                }
+                (JOINED, Some(map)) => {
+                    if !map.replay_ranges() {
+                        return Err(damaged(offset));
+                    }
+                    staged = false;
+                }
+                _ => return Err(damaged(offset)),
+            }
+            offset = end;
+        }
+        let map = map.ok_or_else(|| damaged(offset))?;
+        Ok(Self { map, offset, whole_len, staged })
+    }
+}
+
+/// The bytes of a journal whose frames have these kinds and payloads, with right checksums.
+pub(crate) fn framed<'a>(frames: impl IntoIterator<Item = (u8, &'a [u8])>, key: HashKey) -> Vec<u8> {
+    let mut bytes = frame::head(key);
+    for (kind, payload) in frames {
+        let frame = frame::encode(kind, payload, bytes.len() as u64, key);
+        bytes.extend_from_slice(&frame);
+    }
+    bytes
+}
+
 /// A [`CausalMap`] in one folder of this machine's disk: a snapshot, and what has changed since.
 ///
 /// [`record`](Self::record) appends what has changed since the last record, and returns when it is durable.
@@ -276,48 +356,14 @@ impl Journal {
         let mut file = file.map_err(failed("open", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read", &path))?;
-        let damaged = |offset: usize| JournalError::Damaged { path: path.clone(), offset: offset as u64 };
-        if !frame::has_key(&bytes, key) {
-            return Err(if bytes.len() < frame::HEAD_LEN {
-                damaged(0)
-            } else {
-                JournalError::HashKey { path }
-            });
-        }
-        let mut offset = frame::HEAD_LEN;
-        let (mut map, mut whole_len, mut staged) = (None, 0, false);
-        while offset < bytes.len() {
-            let Some((kind, payload, end)) = frame::read(&bytes, offset, key) else {
-                // The first frame was durable before the file had its name.
-                if map.is_none() || frame::is_followed(&bytes, offset, key) {
-                    return Err(damaged(offset));
-                }
-                break;
-            };
-            match (kind, &mut map) {
-                (WHOLE, None) => {
-                    map = Some(CausalMap::restore(payload, replica, key)?);
-                    whole_len = end as u64;
-                }
-                (DELTA, Some(map)) => {
-                    let delta = MapDelta::decode_trusted(payload, &map.version())?;
-                    map.replay(&delta)?;
-                }
-                (RANGE, Some(map)) => {
-                    map.replay_range(payload)?;
-                    staged = true;
-                }
-                (JOINED, Some(map)) => {
-                    if !map.replay_ranges() {
-                        return Err(damaged(offset));
-                    }
-                    staged = false;
-                }
-                _ => return Err(damaged(offset)),
-            }
-            offset = end;
-        }
-        let map = map.ok_or_else(|| damaged(offset))?;
+        let found = Replayed::of(&bytes, replica, key).map_err(|error| match error {
+            ReplayError::Damaged { offset } => JournalError::Damaged { path: path.clone(), offset },
+            ReplayError::HashKey => JournalError::HashKey { path: path.clone() },
+            ReplayError::Restore(error) => error.into(),
+            ReplayError::Delta(error) => error.into(),
+            ReplayError::Order(error) => error.into(),
+        })?;
+        let Replayed { map, offset, whole_len, staged } = found;
         if offset < bytes.len() {
             // The record that a crash has interrupted: nothing was made of it.
             file.set_len(offset as u64).map_err(failed("truncate", &path))?;

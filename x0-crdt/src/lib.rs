@@ -196,6 +196,21 @@ pub mod internal {
         (&mut signed.map, &mut signed.chains)
     }
 
+    /// The bytes of a [`Journal`](crate::Journal) of these frames, with right checksums.
+    #[cfg(feature = "std")]
+    pub fn journal_of<'a>(
+        frames: impl IntoIterator<Item = (u8, &'a [u8])>,
+        key: crate::HashKey,
+    ) -> alloc::vec::Vec<u8> {
+        crate::journal::framed(frames, key)
+    }
+
+    /// The map that the bytes of a [`Journal`](crate::Journal) yield, if they are not damaged.
+    #[cfg(feature = "std")]
+    pub fn replay_journal(bytes: &[u8], replica: crate::ReplicaId, key: crate::HashKey) -> Option<CausalMap> {
+        crate::journal::Replayed::of(bytes, replica, key).ok().map(|replayed| replayed.map)
+    }
+
     pub use crate::session::sketch::{CodedSymbols, SYMBOL_LEN, SYMBOLS_MAX, SketchDecoder, SketchError};
     pub use crate::session::{
         Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer,

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+#[cfg(feature = "json")]
+#[path = "support/document_bytes.rs"]
+mod document_bytes;
 #[path = "support/peers_net.rs"]
 mod net;
 #[path = "map/random.rs"]
@@ -11,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net::Net;
+#[cfg(feature = "json")]
+use random::Random;
 use x0_crdt::{Document, DocumentError, Dot, HashKey, Peers, ReplicaId, Scalar, SessionOptions, Version};
 
 const KEY: HashKey = HashKey::new([7; 16]);
@@ -182,6 +187,50 @@ fn json_that_came_out_changes_nothing_when_it_goes_in() {
     // A value of another kind is a register beside them.
     one.merge_json("/count", 9, r#""text""#).unwrap();
     assert_eq!((one.count("/count"), one.get("/count")), (Some(-3), Some("text".into())));
+}
+
+/// Bytes of keys, scalars and JSON in any order: the same check as that of the fuzz target.
+#[cfg(feature = "json")]
+#[test]
+fn no_bytes_make_a_document_panic() {
+    let pieces: [&[u8]; 25] = [
+        b"|",
+        b"=",
+        b"|",
+        b"=",
+        b"\x01a\0",
+        b"\x01b\0",
+        b"\x01\x01\x02\0",
+        b"\x01\xff\0",
+        b"\x02",
+        b"\x03",
+        b"\x04",
+        b"\x05",
+        b"\x06",
+        b"\x00",
+        b"\x01",
+        b"\x03\x80\0\0\0\0\0\0\x07",
+        b"\x04\x7f\xf0\0\0\0\0\0\0",
+        b"\x04\x3f\xb9\x99\x99\x99\x99\x99\x9a",
+        b"\x05text",
+        b"{\"a\":",
+        b"}",
+        b"[1,null]",
+        b"true",
+        b"-7.25e3",
+        b"\xff\xfe",
+    ];
+    let mut random = Random::new(11);
+    for _ in 0..20_000 {
+        let count = 1 + random.below(14);
+        let data: Vec<u8> = (0..count)
+            .flat_map(|_| pieces[random.below(pieces.len() as u64) as usize].iter().copied())
+            .collect();
+        document_bytes::check(&data);
+    }
+    for text in [r#"{"a":[null,1],"b":{}}"#, r#"{"a":{"b":0.1,"c":1e300}}"#, "7", "null", r#"["x","x"]"#] {
+        document_bytes::check(text.as_bytes());
+    }
 }
 
 /// One event of the model: what it wrote, and what its writer had seen.

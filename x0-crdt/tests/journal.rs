@@ -1,7 +1,9 @@
 //! The journal of a map: crashes at any byte, damage, snapshots, ranges.
 #![cfg(feature = "std")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test")]
 
+#[path = "support/pump.rs"]
+mod pump;
 #[path = "map/random.rs"]
 mod random;
 
@@ -10,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pump::{Seen, pump};
 use random::Random;
+use x0_crdt::internal::{journal_of, replay_journal};
 use x0_crdt::{
     CausalMap, HashKey, Journal, JournalError, Members, ReplicaId, Session, SessionInput, SessionOptions,
     SessionOutput,
@@ -126,6 +130,72 @@ fn damage_before_the_last_record_is_an_error_and_changes_nothing() {
     assert!(matches!(other, Err(JournalError::HashKey { .. })));
 }
 
+/// Frames with right checksums whose payloads are damaged, left out, repeated and in another order: refused, or
+/// another map, which can be saved.
+#[test]
+fn frames_of_any_payload_are_refused_or_another_map() {
+    let mut random = Random::new(8);
+    let mut fetching = Fetching::new(200, &mut random);
+    for round in 0..400_u64 {
+        fetching.step((round % 2) as usize, || false);
+        if round % 40 == 0 {
+            change(&mut fetching.map, &mut random);
+            fetching.journal.record(&fetching.map).unwrap();
+        }
+    }
+    let bytes = fs::read(fetching.folder.file()).unwrap();
+    let frames = frames_of(&bytes);
+    let kinds: std::collections::BTreeSet<u8> = frames.iter().map(|(kind, _)| *kind).collect();
+    assert!(kinds.contains(&0) && kinds.contains(&1) && kinds.contains(&2), "{kinds:?}");
+    assert_eq!(journal_of(frames.iter().map(|(kind, payload)| (*kind, &payload[..])), KEY), bytes);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..4_000 {
+        let mut frames = frames.clone();
+        for _ in 0..=random.below(2) {
+            let at = random.below(frames.len() as u64) as usize;
+            let (kind, payload) = &mut frames[at];
+            match random.below(6) {
+                0 => *kind = random.below(6) as u8,
+                1 => payload.truncate(random.below(payload.len() as u64 + 1) as usize),
+                2 | 3 if !payload.is_empty() => {
+                    let at = random.below(payload.len() as u64) as usize;
+                    payload[at] ^= 1 << random.below(8);
+                }
+                4 => drop(frames.remove(at)),
+                _ => {
+                    let copy = frames[at].clone();
+                    frames.insert(random.below(frames.len() as u64 + 1) as usize, copy);
+                }
+            }
+            if frames.is_empty() {
+                break;
+            }
+        }
+        let bytes = journal_of(frames.iter().map(|(kind, payload)| (*kind, &payload[..])), KEY);
+        match replay_journal(&bytes, ID, KEY) {
+            Some(map) => {
+                read += 1;
+                CausalMap::restore(&map.save(), ID, KEY).unwrap();
+            }
+            None => refused += 1,
+        }
+    }
+    assert!(read > 100 && refused > 1_000, "{read} {refused}");
+}
+
+/// The kinds and payloads of the frames of a file: after the head of 16 bytes each has its length, a checksum
+/// of it, the body and a checksum.
+fn frames_of(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let mut rest = &bytes[16..];
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (body, after) = after[4..].split_at(u64::from_le_bytes(*len) as usize);
+        frames.push((body[0], body[1..].to_vec()));
+        rest = &after[8..];
+    }
+    frames
+}
+
 /// A crash while a snapshot takes the place of the records leaves one of the two.
 #[test]
 fn a_crash_during_a_snapshot_leaves_the_records_or_the_snapshot() {
@@ -197,51 +267,46 @@ fn ranges_go_on_after_a_restart() {
         for _ in 0..500 {
             source.put(&random.next().to_le_bytes(), 0, &random.next().to_le_bytes()).unwrap();
         }
-        let (mut journal, mut map) = folder.open().unwrap();
+        let (mut journal, map) = folder.open().unwrap();
+        let mut maps = [map, source];
         let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&options, seed));
         let (mut now, mut kills, mut ranges) = (Duration::ZERO, 0, 0);
-        while source.frontier() != map.frontier() {
+        while maps[0].frontier() != maps[1].frontier() {
             assert!(now < Duration::from_secs(600));
             for side in 0..2 {
-                let state = if side == 0 { &mut map } else { &mut source };
-                sessions[side].handle(now, SessionInput::Timeout, state).unwrap();
-                while let Some(output) = sessions[side].poll_output() {
-                    match output {
-                        SessionOutput::Send(datagram) => {
-                            let other = if side == 0 { &mut source } else { &mut map };
-                            let input = SessionInput::Datagram(&datagram);
-                            sessions[1 - side].handle(now, input, other).unwrap();
-                        }
-                        SessionOutput::Staged(record) if side == 0 => {
+                pump(now, side, &mut maps, &mut sessions, |of, map, seen| {
+                    match seen {
+                        Seen::Output(SessionOutput::Staged(record)) if of == 0 => {
                             ranges += 1;
                             if keeps_ranges {
                                 journal.stage(&record).unwrap();
                             }
                         }
-                        SessionOutput::Joined(joined) if side == 0 => {
+                        Seen::Output(SessionOutput::Joined(joined)) if of == 0 => {
                             journal.joined(&joined).unwrap();
-                            journal.record(&map).unwrap();
+                            journal.record(map).unwrap();
                         }
-                        SessionOutput::Staged(_) | SessionOutput::Joined(_) => {}
+                        seen => return seen.datagram(),
                     }
-                }
+                    None
+                });
             }
             now += Duration::from_millis(1);
             if now.as_millis().is_multiple_of(4) && kills < 5 {
                 kills += 1;
-                map.put(&[kills], 9, b"mine").unwrap();
-                journal.record(&map).unwrap();
+                maps[0].put(&[kills], 9, b"mine").unwrap();
+                journal.record(&maps[0]).unwrap();
                 drop(journal);
                 let (reopened, opened) = folder.open().unwrap();
-                assert_eq!(opened.frontier(), map.frontier());
-                (journal, map) = (reopened, opened);
+                assert_eq!(opened.frontier(), maps[0].frontier());
+                (journal, maps[0]) = (reopened, opened);
                 sessions[0] = Session::new(&options, u64::from(kills) + 10);
             }
         }
         assert!(kills > 0);
         assert!(!keeps_ranges || ranges <= 12, "{ranges}: a kill costs no range that was kept");
         drop(journal);
-        assert_eq!(folder.open().unwrap().1.encode_state(), source.encode_state());
+        assert_eq!(folder.open().unwrap().1.encode_state(), maps[1].encode_state());
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Waiting {
     pub(super) range: Option<RangeRef>,
 }
 
+/// A fuzzer finds no keyed checksum, and what is behind it must take any bytes of a member all the same.
+const IS_CHECKED: bool = !cfg!(fuzzing);
+
 /// How often a pass over the state starts over.
 const RESTARTS_MAX: u32 = 4;
 
@@ -136,7 +139,7 @@ impl<R: Replicated> Session<R> {
     pub(super) fn checked(bytes: &[u8], state: &R) -> Result<Vec<u8>, SessionError> {
         match bytes.split_last_chunk() {
             Some((bytes, checksum))
-                if state.hash_key().hash(&[b"transfer", bytes]).to_le_bytes() == *checksum =>
+                if !IS_CHECKED || state.hash_key().hash(&[b"transfer", bytes]).to_le_bytes() == *checksum =>
             {
                 Ok(bytes.to_vec())
             }
