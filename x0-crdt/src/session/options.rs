@@ -26,8 +26,9 @@ pub struct SessionOptions {
     pub retry_max: Duration,
     /// The pause between two comparisons of frontiers while nothing changes.
     pub announce_every: Duration,
-    /// The most bytes of one transfer, and so the most that a peer can make this side hold unverified; of
-    /// versions and members 64 KiB at least. A longer map is transferred by key ranges.
+    /// The most bytes of one transfer, 8 MiB by default, and so the most that a peer can make this side hold
+    /// unverified of each kind: a delta, a version, members, hashes. Of versions and members 64 KiB at least.
+    /// A longer map is transferred by key ranges of at most 512 KiB.
     pub transfer_len_max: usize,
     /// About how many items of a delta of a map one call of [`Session::handle`](crate::Session::handle)
     /// joins, at least 1. A longer delta is joined in several calls, and becomes visible with the last one.
@@ -93,7 +94,7 @@ impl Default for SessionOptions {
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
             announce_every: Duration::from_secs(10),
-            transfer_len_max: 64 << 20,
+            transfer_len_max: 8 << 20,
             join_items_max: 1024,
         }
     }
