@@ -92,8 +92,8 @@ pub enum PeersError<P: Debug + Display> {
 
 /// The protocol engine of one replica in a group: the state, and a [`Session`] with each peer.
 ///
-/// It notifies all sessions of a change, passes on what one peer has brought to the others, counts the
-/// heartbeats of the replica, and gives each session a seed of its own. `P` is the name of a peer, for
+/// The engine notifies all sessions of a change, passes on what one peer has brought to the others, counts
+/// the heartbeats of the replica, and gives each session a seed of its own. `P` is the name of a peer, for
 /// instance its address; each peer has this replica among its peers, or not all changes arrive.
 ///
 /// Any connected graph of peers brings all changes to all replicas: each need not have all others as peers.

@@ -43,7 +43,7 @@ impl Kind {
 /// A reference to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VersionRef {
-    /// Its hash, by which the receiver checks the version that it made of the changes.
+    /// The hash of the version, by which the receiver checks what it made of the changes.
     pub(super) hash: u64,
     /// The hash of a version that the receiver knows, and the changes to it; 0 for the empty one. `None`: the
     /// receiver knows it, or collects it by its hash.

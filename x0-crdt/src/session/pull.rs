@@ -10,7 +10,7 @@ use super::serve::SYMBOLS_AT_ONCE;
 use super::transfer::{Incoming, Part, Progress};
 use super::{Replicated, Session, SessionError, SessionOutput};
 use crate::session::sketch::{CodedSymbols, SketchDecoder, SketchError};
-use crate::{DeltaError, Dot, Frontier, Version};
+use crate::{DeltaError, Dot, Frontier, JoinError, Version};
 
 /// Up to so many values a complete delta is cheaper than a reconciliation.
 const ITEMS_FEW: usize = 16;
@@ -563,7 +563,19 @@ impl<R: Replicated> Session<R> {
             self.pull_again(now, state);
             return Ok(());
         }
-        if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
+        self.fail(now, before, error, state)
+    }
+
+    /// What was pulled cannot be joined by a state with the frontier `before`.
+    pub(super) fn fail(
+        &mut self,
+        now: Duration,
+        before: Frontier,
+        error: SessionError,
+        state: &R,
+    ) -> Result<(), SessionError> {
+        if matches!(error, SessionError::Join(JoinError::Impostor { .. })) {
+            // No repetition helps before one of the two has changed.
             self.barren = self.peer.map(|theirs| (theirs, before, state.replica()));
         }
         self.give_up(now);

@@ -127,13 +127,7 @@ impl<R: Replicated> Session<R> {
                 self.pull_again(now, state);
                 Ok(())
             }
-            Err(error) => {
-                if matches!(error, SessionError::Join(crate::JoinError::Impostor { .. })) {
-                    self.barren = self.peer.map(|theirs| (theirs, before, state.replica()));
-                }
-                self.give_up(now);
-                Err(error)
-            }
+            Err(error) => self.fail(now, before, error, state),
         }
     }
 

@@ -169,7 +169,7 @@ where
 {
     let mut values: Vec<(Vec<u8>, V)> =
         reg.read().val.into_iter().map(|value| (encoded(&value), value)).collect();
-    // Their order is that of arrival.
+    // The order is that of arrival.
     values.sort_by(|a, b| a.0.cmp(&b.0));
     let mut register = Causal::new();
     register.change(replica, |_, change| {

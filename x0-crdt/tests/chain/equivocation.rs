@@ -260,7 +260,7 @@ fn a_writer_that_goes_on_to_equivocate_only_loses_more() {
 #[test]
 fn a_proof_from_elsewhere_that_contradicts_what_is_held_reaches_lower() {
     let ring = Ring::of([1]);
-    // We hold a history that parts from both sides of the proof at event 3; the proof speaks of event 9.
+    // The history that is held parts from both sides of the proof at event 3; the proof speaks of event 9.
     let ours = chain(WRITER, &[2, 5, 5], 3, 3);
     let (a, b) = (chain(WRITER, &[2, 2, 4, 4], 1, 9), chain(WRITER, &[2, 2, 4, 4], 2, 9));
     let mut tracker = ChainTracker::default();
