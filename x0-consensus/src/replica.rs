@@ -169,6 +169,11 @@ pub struct Replica {
     applied: u64,
     /// The last index that was handed out to be applied.
     handed: u64,
+    /// The batches that are handed out and not applied: last index, and when they were handed out. Ascending.
+    applying: VecDeque<(u64, Duration)>,
+    /// How long the last write took to become durable, and the last batch to be applied.
+    write_latency: Option<Duration>,
+    apply_latency: Option<Duration>,
     leader: Option<NodeId>,
     role: StateRole,
     /// When each member sent its last valid message.
@@ -238,6 +243,9 @@ pub struct Status {
     pub applied_index: u64,
     /// The membership.
     pub membership: Membership,
+    /// The index of the entry that made the membership, or of the base of the log before the first such
+    /// entry. Two replicas with one index have one membership.
+    pub membership_index: u64,
     /// When the oldest write that is not durable yet was handed out, on the clock of [`Replica::handle`].
     /// A log on a slow disk is seen here first: heartbeats do not wait for the disk.
     pub writing_since: Option<Duration>,
@@ -245,6 +253,15 @@ pub struct Status {
     /// leader itself, and before the first message. A leader that runs only part of the time is seen here by
     /// its followers: some of its heartbeats arrive in time.
     pub leader_last_message: Option<Duration>,
+    /// When the last valid message of each other member arrived at this replica, leader or not, on the clock
+    /// of [`Replica::handle`]. A member without an entry has sent none to this process. Followers exchange
+    /// messages at elections only, so that the silence of a follower means nothing to another one.
+    pub last_messages: BTreeMap<NodeId, Duration>,
+    /// How long the last durable write took, from when it was handed out; `None` before the first.
+    pub write_latency: Option<Duration>,
+    /// How long the state machine took for the last batch that it applied, from when the batch was handed
+    /// out; `None` before the first.
+    pub apply_latency: Option<Duration>,
     /// Whether it may vote and acknowledge.
     pub standing: Standing,
     /// See [`Replica::acknowledged`].
@@ -439,6 +456,9 @@ impl Replica {
             memberships: VecDeque::from([(base.index, base.membership.clone())]),
             applied,
             handed: applied,
+            applying: VecDeque::new(),
+            write_latency: None,
+            apply_latency: None,
             leader: None,
             role: StateRole::Follower,
             last_messages: BTreeMap::new(),
@@ -620,8 +640,12 @@ impl Replica {
             commit_index: log.committed,
             applied_index: self.applied,
             membership: self.present_membership(),
+            membership_index: self.membership_index(),
             writing_since: self.writing_since(),
             leader_last_message: self.leader_last_message(),
+            last_messages: self.last_messages.clone(),
+            write_latency: self.write_latency,
+            apply_latency: self.apply_latency,
             standing: self.incarnations.standing.clone(),
             acknowledged: self.incarnations.acknowledged.clone(),
         }
@@ -631,6 +655,11 @@ impl Replica {
     fn leader_last_message(&self) -> Option<Duration> {
         let leader = NodeId::new(self.node.raft.leader_id).filter(|leader| *leader != self.options.id)?;
         self.last_messages.get(&leader).copied()
+    }
+
+    /// The index of the entry that made the newest membership.
+    fn membership_index(&self) -> u64 {
+        self.memberships.back().map_or(0, |(index, _)| *index)
     }
 
     fn present_membership(&self) -> Membership {
@@ -649,6 +678,10 @@ impl Replica {
         status.applied_index = self.applied;
         status.writing_since = self.writing_since();
         status.leader_last_message = self.leader_last_message();
+        refresh_times(&mut status.last_messages, &self.last_messages);
+        status.write_latency = self.write_latency;
+        status.apply_latency = self.apply_latency;
+        status.membership_index = self.membership_index();
         let membership = self.memberships.back();
         if membership.is_some_and(|(_, membership)| *membership != status.membership) {
             status.membership = self.present_membership();
@@ -833,6 +866,15 @@ impl Replica {
     fn meta_at(&self, index: u64) -> Option<SnapshotMeta> {
         let LogBase { index, term, membership } = self.base_at(index)?;
         Some(SnapshotMeta { index, term, membership })
+    }
+}
+
+/// Makes `to` equal to `from`. Most refreshes change times alone and allocate nothing.
+fn refresh_times(to: &mut BTreeMap<NodeId, Duration>, from: &BTreeMap<NodeId, Duration>) {
+    if to.keys().eq(from.keys()) {
+        to.values_mut().zip(from.values()).for_each(|(to, from)| *to = *from);
+    } else {
+        to.clone_from(from);
     }
 }
 

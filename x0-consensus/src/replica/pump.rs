@@ -219,6 +219,7 @@ impl Replica {
     pub(super) fn persisted(&mut self, number: u64) {
         while self.flights.front().is_some_and(|flight| flight.number <= number) {
             let Some(flight) = self.flights.pop_front() else { break };
+            self.write_latency = Some(self.now.saturating_sub(flight.at));
             if let Some(ready) = flight.ready {
                 self.node.on_persist_ready(ready);
             }
@@ -309,6 +310,7 @@ impl Replica {
         self.handed = last;
         let now = self.now;
         self.node.mut_store().pace.committed(now, last);
+        self.applying.push_back((last, now));
         self.outputs.push_back(Output::Apply { entries, proposals });
         self.leave_if_removed();
         is_changed
@@ -355,6 +357,7 @@ impl Replica {
     fn install(&mut self, meta: &SnapshotMeta) {
         self.restoring = Some(meta.index);
         self.handed = meta.index;
+        self.applying.clear();
         self.memberships.clear();
         self.memberships.push_back((meta.index, meta.membership.clone()));
         self.outputs.push_back(Output::Membership(meta.membership.clone()));
@@ -379,6 +382,10 @@ impl Replica {
             self.applied = index;
             self.node.advance_apply_to(index);
             self.traces.applied(index);
+            while let Some((_, at)) = self.applying.front().filter(|(last, _)| *last <= index) {
+                self.apply_latency = Some(self.now.saturating_sub(*at));
+                self.applying.pop_front();
+            }
             self.release_reads();
         }
     }

@@ -229,6 +229,11 @@ impl Cluster {
         self.nodes[&node].process.as_ref().unwrap().replica().status()
     }
 
+    /// Brings an earlier status of any replica up to that of `node`.
+    pub(crate) fn refresh(&mut self, node: u64, status: &mut Status) {
+        self.nodes.get_mut(&node).unwrap().process.as_mut().unwrap().executor.refresh(status);
+    }
+
     pub(crate) fn is_up(&self, node: u64) -> bool {
         self.nodes[&node].process.is_some()
     }

@@ -336,3 +336,49 @@ fn the_age_of_the_oldest_write_shows_a_slow_disk() {
     assert_eq!((status.writing_since, status.leader), (Some(begun), Some(id(leader))));
     assert_eq!(status.write_age(cluster.now), Duration::from_secs(3));
 }
+
+/// A follower knows of each member when it sent last, and the status says how long log and state take.
+#[test]
+fn every_replica_reports_the_last_messages_and_latencies() {
+    let mut cluster = Cluster::new(23, 3);
+    let leader = cluster.elect();
+    cluster.settle();
+    let done = cluster.propose(leader, 64);
+    cluster.run_until_done(&[done]);
+    cluster.run_for(Duration::from_secs(1));
+    let recent = cluster.now - Duration::from_millis(200);
+    for node in 1..=3 {
+        let status = cluster.status(node);
+        assert!(!status.last_messages.contains_key(&id(node)), "of the others only");
+        if node == leader {
+            assert_eq!(status.last_messages.len(), 2);
+            assert!(status.last_messages.values().all(|at| *at > recent), "they answer heartbeats");
+        } else {
+            assert!(status.last_messages[&id(leader)] > recent);
+            assert_eq!(status.leader_last_message, Some(status.last_messages[&id(leader)]));
+        }
+        // The latency of the disk varies around its mean.
+        let usual = cluster.disk_latency / 2..cluster.disk_latency * 10;
+        assert!(status.write_latency.is_some_and(|took| usual.contains(&took)), "{status:?}");
+        assert!(status.apply_latency.is_some(), "{status:?}");
+    }
+    let away = (1..=3).find(|node| *node != leader).unwrap();
+    let before = cluster.status(leader).membership_index;
+    cluster.isolate(&[away]);
+    let cut_at = cluster.now;
+    cluster.run_for(Duration::from_secs(1));
+    assert!(cluster.status(leader).last_messages[&id(away)] <= cut_at, "it is silent");
+    let change = MembershipChange::default().remove(id(away));
+    let token = cluster.change(leader, change);
+    cluster.run_until_done(&[token]);
+    cluster.settle();
+    let mut status = cluster.status(leader);
+    assert!(!status.last_messages.contains_key(&id(away)), "a former member is forgotten");
+    let other = (1..=3).find(|node| ![leader, away].contains(node)).unwrap();
+    let mut fresh = cluster.status(other);
+    fresh.id = status.id;
+    cluster.refresh(other, &mut status);
+    assert_eq!(status, fresh, "a refreshed status is a new one, but for the id");
+    let status = cluster.status(leader);
+    assert!(status.membership_index > before && status.membership_index <= status.applied_index);
+}
