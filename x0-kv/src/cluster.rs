@@ -65,6 +65,7 @@ pub(crate) mod service;
 pub(crate) mod services;
 mod status;
 mod status_message;
+mod waiting;
 pub(crate) mod workers;
 
 #[cfg_attr(not(feature = "sim"), allow(unused_imports, reason = "only the simulator names it"))]
@@ -76,6 +77,7 @@ pub use self::membership::ChangeError;
 pub use self::node::Node;
 pub use self::options::{LogLayer, NodeOptions};
 pub use self::status::{NodeStatus, StatusHandle};
+pub use self::waiting::WaitingStatus;
 pub use crate::scrub::{ScrubEvent, ScrubOptions, ScrubStatus};
 pub use crate::space::{SpaceOptions, SpaceStatus};
 

@@ -119,6 +119,8 @@ use crate::trace::Context;
 
 /// The most peers to which the leader is reported.
 const WATCHERS_MAX: usize = 4096;
+/// The most nodes of which unanswered attempts are counted.
+pub const UNANSWERED_MAX: usize = 256;
 
 /// The engine: see the [module](self).
 #[derive(Debug)]
@@ -151,6 +153,8 @@ pub struct Coordinator {
     /// Calls that were sent again to a named leader.
     redirects: u64,
     served: ServedLog,
+    /// Attempts that had no answer in time, by the node that had them.
+    unanswered: BTreeMap<NodeId, u64>,
     /// The peers of which not all is at its default.
     peers: BTreeMap<NodeId, Negotiated>,
     /// No entry wants to be looked at before.
@@ -200,6 +204,7 @@ impl Coordinator {
             is_expired: false,
             redirects: 0,
             served: ServedLog::default(),
+            unanswered: BTreeMap::new(),
             peers: BTreeMap::new(),
             due: Duration::MAX,
         }
@@ -265,10 +270,31 @@ impl Coordinator {
         self.requests
     }
 
+    /// How many requests of other nodes may wait, all and of one node.
+    #[must_use]
+    pub fn request_limits(&self) -> (usize, usize) {
+        (self.options.requests_max, self.options.requests_per_peer_max)
+    }
+
     /// How many calls were sent again because a node named the leader.
     #[must_use]
     pub fn redirects(&self) -> u64 {
         self.redirects
+    }
+
+    /// How many attempts of calls had no answer in time, by the node that they were sent to; of
+    /// [`UNANSWERED_MAX`] nodes at most. A caller shows here what no node sees of itself: that it serves
+    /// nobody.
+    #[must_use]
+    pub fn unanswered(&self) -> &BTreeMap<NodeId, u64> {
+        &self.unanswered
+    }
+
+    /// An attempt at this node had no answer in time.
+    fn note_unanswered(&mut self, node: NodeId) {
+        if self.unanswered.len() < UNANSWERED_MAX || self.unanswered.contains_key(&node) {
+            *self.unanswered.entry(node).or_default() += 1;
+        }
     }
 
     /// The requests of other nodes that were answered since this was last called, for the metrics.

@@ -21,6 +21,8 @@ use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_gue
 use self::machine::{any_port, id, soon, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// The silence of a member that is well, at most.
+const REACHED: Duration = Duration::from_millis(400);
 
 /// Members that learn each other's addresses from the member table, and guests.
 struct Machine(machine::Machine);
@@ -204,6 +206,39 @@ async fn clients_neither_administer_nor_speak_for_members() {
     let status = nodes[2].status();
     assert!(status.refused_messages > 0 && status.decode_errors == 0, "{status:?}");
     soon("another write", client.store().put("key", "value")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_reports_silence_latencies_and_waiting_operations() {
+    let machine = Machine::new();
+    let (mut nodes, addresses) = machine.three();
+    let client = machine.client("client", &addresses);
+    soon("the first write", client.store().put("key", "value")).await.unwrap();
+    // The answer may come before the count.
+    until("no operation that waits", || client.waiting().calls == 0).await;
+    until("the leader", || nodes.iter().all(|node| node.status().leader.is_some())).await;
+    let leader = nodes[0].status().leader.unwrap();
+    let heartbeats = || {
+        nodes.iter().all(|node| {
+            let status = node.status();
+            status.is_leader() || status.last_message_ages.get(&leader).is_some_and(|age| *age < REACHED)
+        })
+    };
+    until("the heartbeats", heartbeats).await;
+    // Over the wire as at the node itself.
+    let status = soon("the status", client.status(leader, HOUR)).await.unwrap();
+    assert!(status.write_latency.is_some() && status.apply_latency.is_some(), "{status:?}");
+    assert!(nodes.iter().all(|node| node.status().membership_index == status.membership_index));
+    let position = nodes.iter().position(|node| node.id() != leader).unwrap();
+    let down = nodes.remove(position);
+    let gone = down.id();
+    down.shutdown().await.unwrap();
+    let leader = nodes.iter().find(|node| node.id() == leader).unwrap();
+    until("the silence", || {
+        let ages = leader.status().last_message_ages;
+        ages.iter().all(|(node, age)| (*age > 2 * REACHED) == (*node == gone)) && ages.len() == 2
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

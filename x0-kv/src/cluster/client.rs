@@ -20,6 +20,7 @@ use super::services::admin::{self, AdminCalls, AdminClient};
 use super::services::operations::{self, Calls, Operations};
 use super::services::status::{self, Status, StatusRequest};
 use super::status::NodeStatus;
+use super::waiting::WaitingStatus;
 use super::{driver, services};
 use crate::admin::{AdminError, AdminReply, AdminRequest};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Role};
@@ -107,6 +108,12 @@ impl Client {
     #[must_use]
     pub fn reached(&self) -> BTreeSet<NodeId> {
         self.peers.reached()
+    }
+
+    /// The operations of this client without an answer, and the members that let attempts time out.
+    #[must_use]
+    pub fn waiting(&self) -> WaitingStatus {
+        self.peers.waiting().get()
     }
 
     /// Asks a member for its status. `None` if it does not answer within `limit`.

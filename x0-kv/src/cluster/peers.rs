@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind};
 
+use super::waiting::Waiting;
 use crate::scrub::ScrubStatus;
 use crate::telemetry::RefusedTelemetry;
 
@@ -19,6 +20,7 @@ pub(crate) struct Peers {
     telemetry: RefusedTelemetry,
     scrub: Mutex<ScrubStatus>,
     set_aside: AtomicU64,
+    waiting: Waiting,
 }
 
 impl Peers {
@@ -65,6 +67,11 @@ impl Peers {
 
     pub(super) fn scrubbed(&self, status: ScrubStatus) {
         *self.scrub.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// The operations that wait here.
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// How often damaged files of the data folder were set aside.

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use x0_consensus::{Membership, Standing};
 use x0_identity::NodeId;
 
 use super::peers::Peers;
 use super::services::consensus::ReplicaStatus;
+use super::waiting::WaitingStatus;
 use crate::request::member::Members;
 use crate::scrub::ScrubStatus;
 use crate::space::{Space, SpaceStatus};
@@ -47,6 +49,19 @@ pub struct NodeStatus {
     /// How often its files were set aside because of damage, as far as the folders `damaged-N` are still
     /// there.
     pub set_aside: u64,
+    /// The index of the log entry that made the membership. Two nodes with one index have one membership.
+    pub membership_index: u64,
+    /// The time from the last message of each other member to the last turn of the event loop, leader or not;
+    /// see [`x0_consensus::Status::last_messages`].
+    pub last_message_ages: BTreeMap<NodeId, Duration>,
+    /// The age of the oldest write of the log that is not yet on the disk; zero without one.
+    pub write_age: Duration,
+    /// How long the last write of the log took until it was on the disk.
+    pub write_latency: Option<Duration>,
+    /// How long the last batch of entries took until it was applied.
+    pub apply_latency: Option<Duration>,
+    /// The operations that wait at the node.
+    pub waiting: WaitingStatus,
 }
 
 /// Reads the status of a node from any thread, also when the event loop of the node does not run. It keeps
@@ -69,13 +84,16 @@ impl StatusHandle {
 
 impl NodeStatus {
     pub(super) fn new(node: NodeId, status: &ReplicaStatus, peers: &Peers, space: SpaceStatus) -> NodeStatus {
-        let replica = status.get();
+        let (replica, now) = status.get_as_of();
+        let age = |(node, at): (&NodeId, &Duration)| (*node, now.saturating_sub(*at));
         NodeStatus {
             node,
             leader: replica.leader,
             term: replica.term,
             committed: replica.commit_index,
             applied: replica.applied_index,
+            last_message_ages: replica.last_messages.iter().map(age).collect(),
+            write_age: replica.write_age(now),
             membership: replica.membership,
             members: status.members(),
             reached: peers.reached(),
@@ -86,6 +104,10 @@ impl NodeStatus {
             refused_messages: peers.refused_count(),
             scrub: peers.scrub(),
             set_aside: peers.set_aside_count(),
+            membership_index: replica.membership_index,
+            write_latency: replica.write_latency,
+            apply_latency: replica.apply_latency,
+            waiting: peers.waiting().get(),
         }
     }
 

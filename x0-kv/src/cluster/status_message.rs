@@ -1,23 +1,25 @@
 //! Messages of the status service.
 //!
-//! A request is the version (2) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
-//! order; lists are preceded by their length. Integers are those of the other formats of this crate.
+//! A request is the version (3) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
+//! order; lists are preceded by their length, times are microseconds. Integers are those of the other formats of this crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_consensus::{Membership, Standing};
 use x0_identity::NodeId;
 
 use super::NodeStatus;
+use super::waiting::WaitingStatus;
 use crate::request::codec::{self, DecodeError, Decoder};
 use crate::request::limits::MEMBERS_LEN_MAX;
 use crate::request::member::Members;
 use crate::scrub::ScrubStatus;
 use crate::space::SpaceStatus;
 
-const STATUS_VERSION: u8 = 2;
+const STATUS_VERSION: u8 = 3;
 /// Most nodes in one of the lists.
 const NODES_MAX: usize = 4096;
 
@@ -49,6 +51,12 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         acknowledged,
         scrub,
         set_aside,
+        membership_index,
+        last_message_ages,
+        write_age,
+        write_latency,
+        apply_latency,
+        waiting,
     } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
@@ -70,14 +78,21 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
     codec::put_u64(&mut to, *refused_messages);
     put_space(&mut to, space);
     put_standing(&mut to, standing);
-    let count = acknowledged.len().min(NODES_MAX);
-    codec::put_u64(&mut to, count as u64);
-    for (node, index) in acknowledged.iter().take(count) {
-        codec::put_u64(&mut to, node.get());
-        codec::put_u64(&mut to, *index);
-    }
+    put_by_node(&mut to, acknowledged.iter().map(|(node, index)| (*node, *index)));
     put_scrub(&mut to, scrub);
     codec::put_u64(&mut to, *set_aside);
+    codec::put_u64(&mut to, *membership_index);
+    put_by_node(&mut to, last_message_ages.iter().map(|(node, age)| (*node, micros(*age))));
+    codec::put_u64(&mut to, micros(*write_age));
+    for latency in [write_latency, apply_latency] {
+        to.put_u8(latency.is_some().into());
+        codec::put_u64(&mut to, latency.map_or(0, micros));
+    }
+    let WaitingStatus { calls, requests, requests_max, requests_per_peer_max, unanswered } = waiting;
+    for count in [*calls, *requests, *requests_max, *requests_per_peer_max] {
+        codec::put_u64(&mut to, count);
+    }
+    put_by_node(&mut to, unanswered.iter().map(|(node, count)| (*node, *count)));
     to.freeze()
 }
 
@@ -117,15 +132,49 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
         refused_messages: from.u64("count of messages")?,
         space: space(from)?,
         standing: standing(from)?,
-        acknowledged: acknowledged(from)?,
+        acknowledged: by_node(from, "acknowledged index")?,
         scrub: scrub(from)?,
         set_aside: from.u64("count of folders")?,
+        membership_index: from.u64("membership index")?,
+        last_message_ages: by_node(from, "age of a message")?
+            .into_iter()
+            .map(|(node, age)| (node, Duration::from_micros(age)))
+            .collect(),
+        write_age: Duration::from_micros(from.u64("age of a write")?),
+        write_latency: latency(from)?,
+        apply_latency: latency(from)?,
+        waiting: WaitingStatus {
+            calls: from.u64("count of calls")?,
+            requests: from.u64("count of requests")?,
+            requests_max: from.u64("limit of requests")?,
+            requests_per_peer_max: from.u64("limit of requests")?,
+            unanswered: by_node(from, "count of attempts")?,
+        },
     })
 }
 
-fn acknowledged(from: &mut Decoder<'_>) -> Result<BTreeMap<NodeId, u64>, DecodeError> {
+fn put_by_node(to: &mut BytesMut, numbers: impl ExactSizeIterator<Item = (NodeId, u64)>) {
+    let count = numbers.len().min(NODES_MAX);
+    codec::put_u64(to, count as u64);
+    for (node, number) in numbers.take(count) {
+        codec::put_u64(to, node.get());
+        codec::put_u64(to, number);
+    }
+}
+
+fn by_node(from: &mut Decoder<'_>, what: &'static str) -> Result<BTreeMap<NodeId, u64>, DecodeError> {
     let count = from.len("count of nodes", NODES_MAX)?;
-    (0..count).map(|_| Ok((node(from)?, from.u64("acknowledged index")?))).collect()
+    (0..count).map(|_| Ok((node(from)?, from.u64(what)?))).collect()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn latency(from: &mut Decoder<'_>) -> Result<Option<Duration>, DecodeError> {
+    let is_known = from.bool("presence of a latency")?;
+    let micros = from.u64("latency")?;
+    Ok(is_known.then_some(Duration::from_micros(micros)))
 }
 
 fn put_space(to: &mut BytesMut, space: &SpaceStatus) {
@@ -263,6 +312,19 @@ mod tests {
             acknowledged: [(node(2), 399)].into(),
             scrub: ScrubStatus { passes: 1, entries: 2000, damaged: 3, repaired: 2, diverged: 1 },
             set_aside: 4,
+            membership_index: 77,
+            last_message_ages: [(node(2), Duration::from_micros(1500)), (node(7), Duration::from_secs(9))]
+                .into(),
+            write_age: Duration::from_millis(3),
+            write_latency: Some(Duration::from_micros(812)),
+            apply_latency: None,
+            waiting: WaitingStatus {
+                calls: 8,
+                requests: 300,
+                requests_max: 4096,
+                requests_per_peer_max: 1024,
+                unanswered: [(node(2), 5)].into(),
+            },
         }
     }
 

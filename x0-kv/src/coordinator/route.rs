@@ -295,6 +295,7 @@ impl Coordinator {
         }
         let Some(call) = self.call_mut(key) else { return };
         call.timeouts = timeouts.saturating_add(1);
+        self.note_unanswered(to);
         if self.flights.is_up(to) {
             self.route.suspect(to);
             // The connection still has it, and would only carry it twice.

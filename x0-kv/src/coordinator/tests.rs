@@ -586,6 +586,29 @@ fn a_client_follows_hints_and_turns_from_who_cannot_be_reached() {
     assert!(is_value(&pair.reply(call), "1"));
 }
 
+/// A leader that is connected and does not answer: its callers see it.
+#[test]
+fn attempts_without_an_answer_are_counted_by_node() {
+    let mut pair = Pair::new();
+    pair.elect(Some(1));
+    pair.give(CLIENT, Input::Reachable { peer: node(1) });
+    let call = pair.call(2, get("a"));
+    assert!(pair.coordinator(2).unanswered().is_empty());
+    pair.in_flight.clear();
+    pair.advance(Duration::from_millis(1001));
+    assert_eq!(pair.coordinator(2).unanswered(), &BTreeMap::from([(node(1), 1)]));
+    pair.settle();
+    pair.reply(call).unwrap();
+    assert_eq!(pair.coordinator(2).unanswered(), &BTreeMap::from([(node(1), 1)]), "an answer counts nothing");
+    // Of hints of any node a bounded number is kept.
+    for number in 0..1000 {
+        pair.members.get_mut(&2).unwrap().coordinator.note_unanswered(node(10 + number));
+        pair.members.get_mut(&2).unwrap().coordinator.note_unanswered(node(1));
+    }
+    assert_eq!(pair.coordinator(2).unanswered().len(), UNANSWERED_MAX);
+    assert_eq!(pair.coordinator(2).unanswered()[&node(1)], 1001);
+}
+
 #[test]
 fn responses_count_once_and_only_from_whom_was_asked() {
     let mut pair = Pair::new();

@@ -68,14 +68,22 @@ pub(crate) enum Request {
 /// The status of the replica, kept by the service and read by any thread, and the member table.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplicaStatus {
-    status: Arc<Mutex<x0_consensus::Status>>,
+    held: Arc<Mutex<Held>>,
     state: Reader,
+}
+
+/// The status, and the time of the event loop at which it was taken.
+#[derive(Debug)]
+struct Held {
+    status: x0_consensus::Status,
+    as_of: Duration,
 }
 
 impl ReplicaStatus {
     /// The status of the replica of `executor`, whose state `state` reads.
     pub(crate) fn new(executor: &Executor, state: Reader) -> ReplicaStatus {
-        ReplicaStatus { status: Arc::new(Mutex::new(executor.replica().status())), state }
+        let held = Held { status: executor.replica().status(), as_of: Duration::ZERO };
+        ReplicaStatus { held: Arc::new(Mutex::new(held)), state }
     }
 
     /// The member table as of the last batch that was applied.
@@ -85,12 +93,18 @@ impl ReplicaStatus {
 
     /// The status as of the end of the last poll.
     pub(crate) fn get(&self) -> x0_consensus::Status {
-        self.lock().clone()
+        self.lock().status.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, x0_consensus::Status> {
+    /// The same with the time of that poll, on the clock of the event loop.
+    pub(crate) fn get_as_of(&self) -> (x0_consensus::Status, Duration) {
+        let held = self.lock();
+        (held.status.clone(), held.as_of)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // Nothing that can panic runs under the lock.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -464,7 +478,9 @@ impl Service for Consensus {
         self.report_members(bus);
         if is_busy {
             let status = self.status.clone();
-            self.executor.refresh(&mut status.lock());
+            let mut held = status.lock();
+            held.as_of = now;
+            self.executor.refresh(&mut held.status);
         }
         Ok(is_busy)
     }

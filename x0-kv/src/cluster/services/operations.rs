@@ -276,6 +276,7 @@ impl Service for Operations {
     ) -> Result<bool, NodeError> {
         let is_busy = self.take_in(cx, now, is_raised, bus)?;
         self.carry_out(cx, now, bus);
+        bus.peers.waiting().refresh(&self.coordinator);
         self.telemetry.redirects(self.coordinator.redirects());
         self.serving.requests(self.coordinator.requests());
         for served in self.coordinator.take_served() {
