@@ -20,7 +20,8 @@
 //!   it may if an attempt was made whose fate is unknown.
 //! - **Bounds.** At most [`CoordinatorOptions::calls_max`] calls of local callers and
 //!   [`CoordinatorOptions::requests_max`] requests of other nodes wait. The two are counted apart, and each
-//!   peer has a share of the requests, so that no caller or peer blocks the others.
+//!   peer has a share of the requests, so that no caller or peer blocks the others. The limits of requests
+//!   can change at any time ([`Input::Limits`]): a lower one ends no request that waits.
 //!
 //! # Ways to the leader
 //! Members report the leader, and its loss, to each client that they are connected to, so that a client turns
@@ -80,6 +81,7 @@
 mod call;
 mod dropped;
 mod flight;
+mod limits;
 mod local;
 mod options;
 mod outgoing;
@@ -101,6 +103,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 pub use self::dropped::DropReason;
+pub use self::limits::{REQUESTS_MAX, RequestLimits, RequestLimitsError};
 pub use self::options::{CoordinatorOptions, Role};
 pub use self::port::{HandleError, Input, Output};
 pub use crate::coordinator::protocol::{MESSAGE_LEN_MAX, PROTOCOL_VERSIONS};
@@ -176,9 +179,8 @@ impl Coordinator {
     /// answers of that one. The same seed and inputs give the same outputs.
     #[must_use]
     pub fn new(mut options: CoordinatorOptions, seed: u64) -> Coordinator {
-        let room = slab::ENTRIES_MAX / 4;
-        options.calls_max = options.calls_max.min(room);
-        options.requests_max = options.requests_max.min(room);
+        options.calls_max = options.calls_max.min(REQUESTS_MAX);
+        options.requests_max = options.requests_max.min(REQUESTS_MAX);
         options.batch_len = options.batch_len.min(MESSAGE_LEN_MAX);
         options.read_rounds_max = options.read_rounds_max.max(1);
         let mut random = Random::new(seed);
@@ -233,6 +235,10 @@ impl Coordinator {
             Input::ReadReady { token, index: _ } => self.read_ready(token),
             Input::Dropped { token, reason } => self.dropped(token, reason),
             Input::Queried { token, answer } => self.queried(token, answer),
+            Input::Limits(limits) => {
+                self.options.requests_max = limits.requests_max();
+                self.options.requests_per_peer_max = limits.requests_per_peer_max();
+            }
         }
         if self.due <= self.now {
             self.expire();

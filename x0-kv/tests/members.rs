@@ -14,6 +14,7 @@ use x0_kv::admin::{
     AdminError, AdminReply, AdminRequest, MemberInfo, MemberList, MemberRole, PeerRole, PeerRoles,
 };
 use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
+use x0_kv::coordinator::RequestLimits;
 use x0_kv::{Client, ClientOptions, OperationError};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_guest};
@@ -225,6 +226,15 @@ async fn a_status_reports_silence_latencies_and_waiting_operations() {
         })
     };
     until("the heartbeats", heartbeats).await;
+    // Limits of requests change at run time: the node reports those that hold.
+    let before = nodes[0].status().waiting;
+    nodes[0].set_request_limits(RequestLimits::new(10, 5).unwrap());
+    until("the limits", || {
+        let waiting = nodes[0].status().waiting;
+        (waiting.requests_max, waiting.requests_per_peer_max) == (10, 5)
+    })
+    .await;
+    assert!(before.requests_max > 10, "{before:?}");
     // Over the wire as at the node itself.
     let status = soon("the status", client.status(leader, HOUR)).await.unwrap();
     assert!(status.write_latency.is_some() && status.apply_latency.is_some(), "{status:?}");

@@ -35,7 +35,7 @@ use super::workers::NodeWorkers;
 use super::{driver, folder, repair, services};
 use crate::admin::{AdminEngine, AdminError, AdminReply, AdminRequest};
 use crate::blob::Blobs;
-use crate::coordinator::{Coordinator, CoordinatorOptions};
+use crate::coordinator::{Coordinator, CoordinatorOptions, RequestLimits};
 use crate::crdt::Crdt;
 use crate::scrub::engine::Scrubber;
 use crate::seed::random_seed;
@@ -56,6 +56,7 @@ pub struct Node {
     peers: Arc<Peers>,
     space: Space,
     statuses: Inbox<StatusRequest>,
+    limits: Inbox<RequestLimits>,
     admin: AdminCalls,
     #[cfg_attr(not(feature = "crdt"), allow(dead_code, reason = "there is none"))]
     crdt: Option<Crdt>,
@@ -174,7 +175,9 @@ impl Node {
         };
         let crdt = services::start_crdt(&mut part, options.crdt, journal.clone())?;
         let blobs = services::start_blobs(&mut part, options.blobs, &options.folder)?;
-        event_loop.add(Operations::new(channels.0, coordinator, calls.clone(), Some(local)));
+        let limits = Inbox::new(alarm.clone());
+        let operations = Operations::new(channels.0, coordinator, calls.clone(), Some(local));
+        event_loop.add(operations.limits(limits.clone()));
         let consensus = Consensus::new(channels.1, executor, workers, requests.clone(), replica.clone());
         event_loop.add(consensus.space(space.clone()));
         let admin = AdminCalls::new(Inbox::new(alarm.clone()));
@@ -205,7 +208,7 @@ impl Node {
             blobs,
         };
         let store = Store::from_dispatch(Arc::new(remote));
-        Ok(Node { id, store, alarm, requests, replica, peers, space, statuses, admin, crdt, end })
+        Ok(Node { id, store, alarm, requests, replica, peers, space, statuses, limits, admin, crdt, end })
     }
 
     /// The id of this node.
@@ -255,6 +258,13 @@ impl Node {
     #[must_use]
     pub fn crdt_status(&self) -> Option<crate::crdt::CrdtStatus> {
         self.crdt.as_ref().map(Crdt::status)
+    }
+
+    /// Changes how many operations of other nodes may wait here, until the next change or the end of the
+    /// node. Operations that wait already are not ended. Returns at once; `status().waiting` shows the limits
+    /// that hold.
+    pub fn set_request_limits(&self, limits: RequestLimits) {
+        self.limits.put(limits);
     }
 
     /// Asks another member for its status. The future ends with `None` if there is no answer within `limit`.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use x0_identity::NodeId;
 
 use super::DropReason;
+use super::limits::RequestLimits;
 use crate::request::codec::DecodeError;
 use crate::request::error::OperationError;
 use crate::request::keyspace::KeyspaceName;
@@ -113,6 +114,8 @@ pub enum Input {
         /// The answer of the state.
         answer: Result<Outcome, OperationError>,
     },
+    /// Other limits of requests hold from now on. Requests that wait already are not ended.
+    Limits(RequestLimits),
 }
 
 /// An output of a [`Coordinator`](super::Coordinator).

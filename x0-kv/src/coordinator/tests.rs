@@ -480,6 +480,38 @@ fn calls_and_requests_are_bounded_apart() {
     assert_eq!((pair.coordinator(1).requests(), pair.coordinator(1).calls()), (0, 0));
 }
 
+/// Limits change while requests wait: a lower one ends none of them and refuses the next, a higher one admits
+/// again.
+#[test]
+fn request_limits_change_while_the_coordinator_runs() {
+    let mut pair = Pair::new();
+    pair.elect(Some(1));
+    let ask = |pair: &mut Pair, from: u64, count: u64| {
+        let mut message = bytes::BytesMut::new();
+        for number in 0..count {
+            let body = protocol::Body::Read { operation: get("a").encode() };
+            protocol::put(&mut message, HEADER, number, &body);
+        }
+        pair.give(1, Input::Message { from: node(from), payload: message.freeze() });
+        pair.coordinator(1).requests()
+    };
+    assert_eq!(ask(&mut pair, 2, 6), 6);
+    pair.give(1, Input::Limits(RequestLimits::new(8, 4).unwrap()));
+    assert_eq!(pair.coordinator(1).request_limits(), (8, 4));
+    assert_eq!(pair.coordinator(1).requests(), 6, "none is ended");
+    assert_eq!(ask(&mut pair, 2, 1), 6, "more than its share");
+    assert_eq!(ask(&mut pair, 3, 3), 8, "two of three: the others have the rest");
+    pair.give(1, Input::Limits(RequestLimits::new(12, 12).unwrap()));
+    assert_eq!(ask(&mut pair, 3, 3), 11);
+    assert_eq!(ask(&mut pair, 2, 3), 12);
+    let refused = |all, of_peer| RequestLimits::new(all, of_peer).unwrap_err().to_string();
+    assert!(refused(0, 1).contains("`requests_max` is 0"));
+    assert!(refused(1, 0).contains("`requests_per_peer_max` is 0"));
+    assert!(refused(2, 3).contains("cannot have more than all"));
+    assert!(refused(REQUESTS_MAX + 1, 3).contains("set it lower"));
+    assert!(RequestLimits::new(REQUESTS_MAX, REQUESTS_MAX).is_ok());
+}
+
 #[test]
 fn messages_refused_for_want_of_room_are_sent_again() {
     let mut pair =

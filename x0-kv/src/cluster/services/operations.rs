@@ -11,7 +11,7 @@ use super::super::outbox::Outbox;
 use super::super::readers::{Length, Readers};
 use super::super::service::{Bus, RECEIVED_MAX, Service};
 use super::super::{NodeError, StartError};
-use crate::coordinator::{Coordinator, DropReason, HandleError, Input, Output};
+use crate::coordinator::{Coordinator, DropReason, HandleError, Input, Output, RequestLimits};
 use crate::request::error::OperationError;
 use crate::request::keyspace::KeyspaceName;
 use crate::request::operation::{Operation, Query};
@@ -97,6 +97,8 @@ pub(crate) struct Operations {
     waiting: Waiting,
     /// `None` on a client.
     state: Option<LocalState>,
+    limits: Option<Inbox<RequestLimits>>,
+    taken_limits: Vec<RequestLimits>,
     taken_calls: Vec<Call>,
     taken_queried: Vec<Queried>,
     telemetry: RedirectTelemetry,
@@ -117,12 +119,20 @@ impl Operations {
             calls,
             waiting: Waiting::default(),
             state,
+            limits: None,
+            taken_limits: Vec::new(),
             taken_calls: Vec::new(),
             taken_queried: Vec::new(),
             telemetry: RedirectTelemetry::new(),
             serving: ServingTelemetry::new(),
             times: OperationTelemetry::new(),
         }
+    }
+
+    /// Takes changes of the limits of requests from this inbox.
+    pub(crate) fn limits(mut self, limits: Inbox<RequestLimits>) -> Operations {
+        self.limits = Some(limits);
+        self
     }
 
     fn handle(&mut self, now: Duration, bus: &Bus, input: Input) {
@@ -141,6 +151,13 @@ impl Operations {
     ) -> Result<bool, NodeError> {
         let mut is_busy = false;
         if is_raised {
+            if let Some(limits) = &self.limits {
+                limits.take(&mut self.taken_limits);
+            }
+            for limits in std::mem::take(&mut self.taken_limits) {
+                is_busy = true;
+                self.handle(now, bus, Input::Limits(limits));
+            }
             let mut calls = std::mem::take(&mut self.taken_calls);
             self.calls.inbox.take(&mut calls);
             for (operation, completion, deadline, trace) in calls.drain(..) {
@@ -291,6 +308,9 @@ impl Service for Operations {
 
     fn close(&mut self, error: &OperationError) {
         self.calls.inbox.close(error);
+        if let Some(limits) = &self.limits {
+            limits.close(error);
+        }
         self.waiting.end(error);
     }
 }
