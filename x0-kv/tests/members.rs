@@ -168,6 +168,15 @@ async fn operators_change_the_members_through_any_node() {
     assert_eq!(change(&operator, promote).await, Ok(AdminReply::Done), "a repetition does no harm");
     assert_eq!(find(&list(&operator).await, 4).unwrap().role, MemberRole::Voter);
 
+    // Demoted and promoted again: the member follows all the time.
+    let demote = AdminRequest::Demote { node: id(4) };
+    assert_eq!(change(&operator, demote.clone()).await, Ok(AdminReply::Done));
+    assert_eq!(change(&operator, demote).await, Ok(AdminReply::Done), "a repetition does no harm");
+    assert_eq!(find(&list(&operator).await, 4).unwrap().role, MemberRole::Learner);
+    let promote = AdminRequest::Promote { node: id(4) };
+    assert_eq!(change(&operator, promote).await, Ok(AdminReply::Done));
+    assert_eq!(find(&list(&operator).await, 4).unwrap().role, MemberRole::Voter);
+
     // The leader goes to node 2, then the request to remove it is handed over with the leadership.
     let transfer = AdminRequest::Transfer { to: Some(id(2)) };
     assert_eq!(change(&operator, transfer).await, Ok(AdminReply::Done));

@@ -71,6 +71,7 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
             group.check_quorum(&voters)?;
             Ok(Decision::Steps(vec![Step::Membership(MembershipChange::default().voter(*node))]))
         }
+        AdminRequest::Demote { node } => group.demote(*node),
         AdminRequest::Remove { node } => group.remove(*node),
         AdminRequest::Replace { old, new } => group.replace(*old, *new),
         AdminRequest::Transfer { to } => group.transfer(*to),
@@ -155,6 +156,23 @@ impl Group {
         // The addresses first: the new member is dialled as soon as it is a member.
         let learner = Step::Membership(MembershipChange::default().learner(node));
         Ok(Decision::Steps(vec![set_addresses(node, addresses), learner]))
+    }
+
+    fn demote(&self, node: NodeId) -> Result<Decision, AdminError> {
+        match self.role(node) {
+            None => return Err(AdminError::NotAMember { node }),
+            // A repeated request.
+            Some(MemberRole::Learner) => return Ok(Decision::Done),
+            // The change in progress takes its vote, and another one cannot begin before.
+            Some(MemberRole::Leaving) => return Err(AdminError::InProgress),
+            Some(MemberRole::Voter) => {}
+        }
+        let voters = self.membership.voters.iter().copied().filter(|voter| *voter != node).collect();
+        self.check_quorum(&voters)?;
+        if node == self.local {
+            return self.transfer(None);
+        }
+        Ok(Decision::Steps(vec![Step::Membership(MembershipChange::default().learner(node))]))
     }
 
     fn remove(&self, node: NodeId) -> Result<Decision, AdminError> {
@@ -313,6 +331,9 @@ mod tests {
         check(AdminRequest::Replace { old: id(3), new: id(4) }, &[3], Ok(2));
         check(AdminRequest::Replace { old: id(2), new: id(4) }, &[2, 3], Ok(2));
         check(AdminRequest::Remove { node: id(4) }, &[2, 3, 4], Ok(2));
+        check(AdminRequest::Demote { node: id(2) }, &[], Ok(1));
+        check(AdminRequest::Demote { node: id(2) }, &[3], Err((2, 1, 2)));
+        check(AdminRequest::Demote { node: id(3) }, &[3], Ok(1));
         check(AdminRequest::Promote { node: id(4) }, &[2, 3], Err((4, 2, 3)));
     }
 
@@ -376,6 +397,31 @@ mod tests {
         assert_eq!(decide(&repeated, &group(&[], 0)), Ok(Decision::Done));
         let voter = AdminRequest::Add { node: id(2), addresses: Vec::new() };
         assert_eq!(decide(&voter, &group(&[], 0)), Err(AdminError::AlreadyAMember { node: id(2) }));
+    }
+
+    #[test]
+    fn a_voter_is_demoted_in_one_change() {
+        let demote = |number| AdminRequest::Demote { node: id(number) };
+        let change = MembershipChange::default().learner(id(2));
+        assert_eq!(steps(decide(&demote(2), &group(&[], 0))), vec![Step::Membership(change)]);
+        // The leader itself hands over first, and the next one decides again.
+        assert_eq!(
+            decide(&demote(1), &group(&[3], 0)),
+            Err(AdminError::QuorumLost { voters: 2, reached: 1, needed: 2 })
+        );
+        assert_eq!(decide(&demote(1), &group(&[], 0)), Ok(Decision::Transfer { to: id(2) }));
+        assert_eq!(decide(&demote(4), &group(&[], 0)), Ok(Decision::Done), "a repeated request");
+        assert_eq!(decide(&demote(9), &group(&[], 0)), Err(AdminError::NotAMember { node: id(9) }));
+        let mut only = group(&[], 0);
+        only.membership.voters = [id(1)].into();
+        assert_eq!(
+            decide(&demote(1), &only),
+            Err(AdminError::QuorumLost { voters: 0, reached: 0, needed: 1 })
+        );
+        let mut joint = group(&[], 0);
+        joint.membership.voters.remove(&id(3));
+        joint.membership.voters_outgoing = [1, 2, 3].map(id).into();
+        assert_eq!(decide(&demote(3), &joint), Err(AdminError::InProgress));
     }
 
     #[test]

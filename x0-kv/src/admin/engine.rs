@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use x0_consensus::{Membership, MembershipChange};
+use x0_consensus::{Fence, Membership, MembershipChange};
 use x0_identity::NodeId;
 
 use super::decision::{self, Decision, Group};
@@ -90,7 +90,7 @@ pub enum Input {
 pub enum StepError {
     /// This node is not the leader. Nothing was done.
     NotLeader,
-    /// Another change is in progress. Nothing was done.
+    /// Another change is in progress, or was made since this one was planned. Nothing was done.
     InProgress,
     /// The change is not possible, or has no effect. Nothing was done.
     Invalid,
@@ -116,10 +116,12 @@ pub enum Output {
         /// For the answer.
         token: u64,
     },
-    /// Change the membership, and report [`Input::Done`].
+    /// Change the membership if the fence holds, and report [`Input::Done`].
     Change {
         /// For the answer.
         token: u64,
+        /// The state on which the change was planned; otherwise [`StepError::InProgress`].
+        fence: Fence,
         /// The change.
         change: MembershipChange,
     },
@@ -235,7 +237,7 @@ enum Place {
     /// At the local replica, which reports the group.
     Inspecting,
     /// At the local replica: the first of these steps is under way.
-    Changing { steps: VecDeque<Step> },
+    Changing { steps: VecDeque<Step>, fence: Fence },
     /// The leadership is being handed over; then the next leader gets the request.
     Transferring,
 }
@@ -453,7 +455,8 @@ impl AdminEngine {
                 self.outputs.push_back(Output::Transfer { to });
             }
             Ok(Decision::Steps(steps)) => {
-                job.place = Place::Changing { steps: steps.into() };
+                let fence = Fence { term: group.term, membership: group.membership.clone() };
+                job.place = Place::Changing { steps: steps.into(), fence };
                 self.next_step(token);
             }
         }
@@ -462,18 +465,18 @@ impl AdminEngine {
     /// Begins the first of the remaining steps of a job, or ends it.
     fn next_step(&mut self, token: u64) {
         let Some(job) = self.jobs.get(&token) else { return };
-        let Place::Changing { steps } = &job.place else { return };
+        let Place::Changing { steps, fence } = &job.place else { return };
         let output = match steps.front().cloned() {
             None => return self.end(token, Ok(AdminReply::Done)),
             Some(Step::Member(change)) => Output::Propose { token, change },
-            Some(Step::Membership(change)) => Output::Change { token, change },
+            Some(Step::Membership(change)) => Output::Change { token, fence: fence.clone(), change },
         };
         self.outputs.push_back(output);
     }
 
     fn done(&mut self, now: Duration, token: u64, result: Result<(), StepError>) {
         let Some(job) = self.jobs.get_mut(&token) else { return };
-        let Place::Changing { steps } = &mut job.place else { return };
+        let Place::Changing { steps, .. } = &mut job.place else { return };
         match result {
             Ok(()) => {
                 steps.pop_front();

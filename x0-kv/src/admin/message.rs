@@ -100,6 +100,7 @@ fn put_request(to: &mut BytesMut, request: &AdminRequest) {
             put_node(to, 6, *node);
             put_addresses(to, addresses);
         }
+        AdminRequest::Demote { node } => put_node(to, 7, *node),
     }
 }
 
@@ -112,6 +113,7 @@ fn request(from: &mut Decoder<'_>) -> Result<AdminRequest, DecodeError> {
         4 => AdminRequest::Replace { old: node(from)?, new: node(from)? },
         5 => AdminRequest::Transfer { to: NodeId::new(from.u64("next leader")?) },
         6 => AdminRequest::SetAddresses { node: node(from)?, addresses: addresses(from)? },
+        7 => AdminRequest::Demote { node: node(from)? },
         tag => return Err(DecodeError::Tag { what: "kind of request", tag }),
     })
 }
@@ -251,6 +253,7 @@ pub(super) mod tests {
             AdminRequest::Transfer { to: None },
             AdminRequest::Transfer { to: Some(id(2)) },
             AdminRequest::SetAddresses { node: id(1), addresses: Vec::new() },
+            AdminRequest::Demote { node: id(3) },
         ];
         let member = |node, role| MemberInfo {
             node: id(node),

@@ -29,6 +29,11 @@ pub enum AdminRequest {
         /// The learner.
         node: NodeId,
     },
+    /// Make a voter a learner: it stays a member and has no vote. A leader hands the leadership over before.
+    Demote {
+        /// The voter.
+        node: NodeId,
+    },
     /// Remove a member. A leader hands the leadership over before it is removed.
     Remove {
         /// The member.

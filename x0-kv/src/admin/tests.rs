@@ -88,7 +88,8 @@ fn a_request_at_any_member_is_carried_out_by_the_leader() {
     let Some(Output::Inspect { token }) = leader.poll_output() else { panic!() };
     leader.handle(Duration::ZERO, Input::Inspected { token, group: group() }).unwrap();
     let change = MembershipChange::default().remove(id(3));
-    assert_eq!(leader.poll_output(), Some(Output::Change { token, change }));
+    let fence = x0_consensus::Fence { term: group().term, membership: group().membership };
+    assert_eq!(leader.poll_output(), Some(Output::Change { token, fence, change }));
     // Busy with another change: the same step is tried again after a pause.
     leader.handle(Duration::ZERO, Input::Done { token, result: Err(StepError::InProgress) }).unwrap();
     assert_eq!(leader.poll_output(), None);

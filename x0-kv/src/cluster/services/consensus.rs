@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use x0_consensus::driver::{Effect, Executor};
 use x0_consensus::{
-    Class, DropReason, Event, HandleError, Input, MemberProgress, Membership, MembershipChange, Replication,
+    Class, DropReason, Event, FencedRequest, HandleError, Input, MemberProgress, Membership,
+    MembershipChange, Replication,
 };
 use x0_identity::NodeId;
 use x0_mesh::{Lane, Mux, PeerEventKind};
@@ -238,9 +239,10 @@ impl Consensus {
                 let group = self.group(now);
                 bus.admin(|| admin::Input::Inspected { token, group });
             }
-            admin::Output::Change { token, change } => {
+            admin::Output::Change { token, fence, change } => {
                 let token = self.asked(Asker::Admin(token));
-                self.handle(now, Input::ChangeMembership { token, change });
+                let request = FencedRequest::ChangeMembership(change);
+                self.handle(now, Input::Fenced { token, fence, request });
             }
             admin::Output::Propose { token, change } => {
                 let (token, payload) = (self.asked(Asker::Admin(token)), Command::Member(change).encode());
@@ -508,7 +510,10 @@ fn change_error(reason: DropReason) -> ChangeError {
 fn step_error(reason: DropReason) -> StepError {
     match reason {
         DropReason::NotLeader { .. } | DropReason::Superseded => StepError::NotLeader,
-        DropReason::ChangeInProgress | DropReason::Full | DropReason::Transferring => StepError::InProgress,
+        // After another change the leader decides again.
+        DropReason::ChangeInProgress | DropReason::Full | DropReason::Transferring | DropReason::Stale => {
+            StepError::InProgress
+        }
         DropReason::ChangeInvalid | DropReason::Length => StepError::Invalid,
         _ => StepError::Unknown,
     }
