@@ -49,6 +49,7 @@ use std::time::Duration;
 use crate::adapter::{Readings, candidate};
 use crate::codec::cut;
 use crate::detect::ReadingError;
+use crate::options::setters;
 use crate::{
     Action, Disruption, Evidence, Expectation, Input, Knowledge, Loop, LoopOptions, Mode, Plan, Policy,
     Reading,
@@ -368,46 +369,14 @@ impl HealerOptions {
         HealerOptions::default()
     }
 
-    /// Sets [`HealerOptions::mode`].
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> HealerOptions {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets [`HealerOptions::loss_max`].
-    #[must_use]
-    pub fn loss_max(mut self, loss_max: f64) -> HealerOptions {
-        self.loss_max = loss_max;
-        self
-    }
-
-    /// Sets [`HealerOptions::silent_max`].
-    #[must_use]
-    pub fn silent_max(mut self, silent_max: Duration) -> HealerOptions {
-        self.silent_max = silent_max;
-        self
-    }
-
-    /// Sets [`HealerOptions::grace`].
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> HealerOptions {
-        self.grace = grace;
-        self
-    }
-
-    /// Sets [`HealerOptions::stability`].
-    #[must_use]
-    pub fn stability(mut self, stability: Duration) -> HealerOptions {
-        self.stability = stability;
-        self
-    }
-
-    /// Sets [`HealerOptions::back_off`].
-    #[must_use]
-    pub fn back_off(mut self, back_off: Duration) -> HealerOptions {
-        self.back_off = back_off;
-        self
+    setters! {
+        HealerOptions:
+        mode: Mode,
+        loss_max: f64,
+        silent_max: Duration,
+        grace: Duration,
+        stability: Duration,
+        back_off: Duration,
     }
 
     fn view(&self) -> View {

@@ -52,6 +52,7 @@ use std::time::{Duration, SystemTime};
 use crate::adapter::{Readings, candidate};
 use crate::codec::cut;
 use crate::detect::ReadingError;
+use crate::options::setters;
 use crate::{
     Action, Disruption, Evidence, Expectation, Knowledge, Loop, LoopOptions, Mode, Plan, Policy, Reading,
 };
@@ -253,46 +254,14 @@ impl HealerOptions {
         HealerOptions::default()
     }
 
-    /// Sets [`HealerOptions::mode`].
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> HealerOptions {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets [`HealerOptions::late_share`].
-    #[must_use]
-    pub fn late_share(mut self, late_share: f64) -> HealerOptions {
-        self.late_share = late_share;
-        self
-    }
-
-    /// Sets [`HealerOptions::spread`].
-    #[must_use]
-    pub fn spread(mut self, spread: f64) -> HealerOptions {
-        self.spread = spread;
-        self
-    }
-
-    /// Sets [`HealerOptions::seed`].
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> HealerOptions {
-        self.seed = seed;
-        self
-    }
-
-    /// Sets [`HealerOptions::grace`].
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> HealerOptions {
-        self.grace = grace;
-        self
-    }
-
-    /// Sets [`HealerOptions::back_off`].
-    #[must_use]
-    pub fn back_off(mut self, back_off: Duration) -> HealerOptions {
-        self.back_off = back_off;
-        self
+    setters! {
+        HealerOptions:
+        mode: Mode,
+        late_share: f64,
+        spread: f64,
+        seed: u64,
+        grace: Duration,
+        back_off: Duration,
     }
 
     fn view(&self, svids: impl IntoIterator<Item = Svid>) -> View {

@@ -84,18 +84,20 @@ impl Default for LoopOptions {
     }
 }
 
+/// The builder methods of a settings type: each sets the field of its name.
 macro_rules! setters {
-    ($($name:ident: $type:ty),* $(,)?) => {
+    ($options:ident: $($name:ident: $type:ty),* $(,)?) => {
         $(
-            #[doc = concat!("Sets [`", stringify!($name), "`](LoopOptions::", stringify!($name), ").")]
+            #[doc = concat!("Sets [`", stringify!($name), "`](", stringify!($options), "::", stringify!($name), ").")]
             #[must_use]
-            pub fn $name(mut self, $name: $type) -> LoopOptions {
+            pub fn $name(mut self, $name: $type) -> $options {
                 self.$name = $name;
                 self
             }
         )*
     };
 }
+pub(crate) use setters;
 
 impl LoopOptions {
     /// The default settings.
@@ -105,6 +107,7 @@ impl LoopOptions {
     }
 
     setters! {
+        LoopOptions:
         mode: Mode,
         period: Duration,
         grace: Duration,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::options::setters;
+
 /// The settings of a [`LocalHealth`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,18 +27,11 @@ impl LocalHealthOptions {
         LocalHealthOptions::default()
     }
 
-    /// Sets [`lateness`](LocalHealthOptions::lateness).
-    #[must_use]
-    pub fn lateness(mut self, lateness: Duration) -> LocalHealthOptions {
-        self.lateness = lateness;
-        self
-    }
-
-    /// Sets [`score_max`](LocalHealthOptions::score_max).
-    #[must_use]
-    pub fn score_max(mut self, score_max: u32) -> LocalHealthOptions {
-        self.score_max = score_max;
-        self
+    setters! {
+        LocalHealthOptions:
+        score_max: u32,
+        lateness: Duration,
+        witnesses: u32,
     }
 
     /// Sets [`suspicion_min`](LocalHealthOptions::suspicion_min) and
@@ -44,13 +39,6 @@ impl LocalHealthOptions {
     #[must_use]
     pub fn suspicion(mut self, min: Duration, max: Duration) -> LocalHealthOptions {
         (self.suspicion_min, self.suspicion_max) = (min, max);
-        self
-    }
-
-    /// Sets [`witnesses`](LocalHealthOptions::witnesses).
-    #[must_use]
-    pub fn witnesses(mut self, witnesses: u32) -> LocalHealthOptions {
-        self.witnesses = witnesses;
         self
     }
 }

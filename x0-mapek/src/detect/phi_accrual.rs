@@ -4,6 +4,7 @@ use std::f64::consts::LN_10;
 use std::time::Duration;
 
 use super::{Condition, LastTime, ReadingError, Verdict};
+use crate::options::setters;
 
 /// Heartbeats before the first judgement.
 const FIRST: u32 = 8;
@@ -29,25 +30,11 @@ impl PhiAccrualOptions {
         PhiAccrualOptions::default()
     }
 
-    /// Sets [`threshold`](PhiAccrualOptions::threshold).
-    #[must_use]
-    pub fn threshold(mut self, threshold: f64) -> PhiAccrualOptions {
-        self.threshold = threshold;
-        self
-    }
-
-    /// Sets [`deviation_min`](PhiAccrualOptions::deviation_min).
-    #[must_use]
-    pub fn deviation_min(mut self, deviation_min: Duration) -> PhiAccrualOptions {
-        self.deviation_min = deviation_min;
-        self
-    }
-
-    /// Sets [`pause`](PhiAccrualOptions::pause).
-    #[must_use]
-    pub fn pause(mut self, pause: Duration) -> PhiAccrualOptions {
-        self.pause = pause;
-        self
+    setters! {
+        PhiAccrualOptions:
+        threshold: f64,
+        deviation_min: Duration,
+        pause: Duration,
     }
 }
 

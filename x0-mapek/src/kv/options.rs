@@ -6,6 +6,7 @@ use x0_identity::NodeId;
 
 use super::action::{Act, ActionKind, Heal};
 use super::view::View;
+use crate::options::setters;
 use crate::{Loop, LoopOptions, Mode};
 
 /// Settings of a [`Healer`](super::Healer).
@@ -50,52 +51,20 @@ impl HealerOptions {
         HealerOptions::default()
     }
 
-    /// Sets [`HealerOptions::mode`].
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> HealerOptions {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets [`HealerOptions::slow_disk`].
-    #[must_use]
-    pub fn slow_disk(mut self, slow_disk: Duration) -> HealerOptions {
-        self.slow_disk = slow_disk;
-        self
-    }
-
-    /// Sets [`HealerOptions::replace_after`].
-    #[must_use]
-    pub fn replace_after(mut self, replace_after: Option<Duration>) -> HealerOptions {
-        self.replace_after = replace_after;
-        self
+    setters! {
+        HealerOptions:
+        mode: Mode,
+        slow_disk: Duration,
+        replace_after: Option<Duration>,
+        grace: Duration,
+        stability: Duration,
+        back_off: Duration,
     }
 
     /// Adds a kind of action that waits for a person.
     #[must_use]
     pub fn approve(mut self, kind: ActionKind) -> HealerOptions {
         self.approve.push(kind);
-        self
-    }
-
-    /// Sets [`HealerOptions::grace`].
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> HealerOptions {
-        self.grace = grace;
-        self
-    }
-
-    /// Sets [`HealerOptions::stability`].
-    #[must_use]
-    pub fn stability(mut self, stability: Duration) -> HealerOptions {
-        self.stability = stability;
-        self
-    }
-
-    /// Sets [`HealerOptions::back_off`].
-    #[must_use]
-    pub fn back_off(mut self, back_off: Duration) -> HealerOptions {
-        self.back_off = back_off;
         self
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::view::View;
 use super::{Act, Heal};
+use crate::options::setters;
 use crate::{Loop, LoopOptions, Mode};
 
 /// Settings of a [`Healer`](super::Healer).
@@ -49,53 +50,15 @@ impl HealerOptions {
         HealerOptions::default()
     }
 
-    /// Sets [`HealerOptions::mode`].
-    #[must_use]
-    pub fn mode(mut self, mode: Mode) -> HealerOptions {
-        self.mode = mode;
-        self
-    }
-
-    /// Sets [`HealerOptions::silent_max`].
-    #[must_use]
-    pub fn silent_max(mut self, silent_max: Duration) -> HealerOptions {
-        self.silent_max = silent_max;
-        self
-    }
-
-    /// Sets [`HealerOptions::flaps_max`].
-    #[must_use]
-    pub fn flaps_max(mut self, flaps_max: u32) -> HealerOptions {
-        self.flaps_max = flaps_max;
-        self
-    }
-
-    /// Sets [`HealerOptions::quarantine`].
-    #[must_use]
-    pub fn quarantine(mut self, quarantine: Duration) -> HealerOptions {
-        self.quarantine = quarantine;
-        self
-    }
-
-    /// Sets [`HealerOptions::grace`].
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> HealerOptions {
-        self.grace = grace;
-        self
-    }
-
-    /// Sets [`HealerOptions::stability`].
-    #[must_use]
-    pub fn stability(mut self, stability: Duration) -> HealerOptions {
-        self.stability = stability;
-        self
-    }
-
-    /// Sets [`HealerOptions::back_off`].
-    #[must_use]
-    pub fn back_off(mut self, back_off: Duration) -> HealerOptions {
-        self.back_off = back_off;
-        self
+    setters! {
+        HealerOptions:
+        mode: Mode,
+        silent_max: Duration,
+        flaps_max: u32,
+        quarantine: Duration,
+        grace: Duration,
+        stability: Duration,
+        back_off: Duration,
     }
 
     pub(super) fn view(&self) -> View {
