@@ -28,6 +28,7 @@
 //! | `identity` (feature) | a ready healer for SVIDs whose renewal is late |
 //! | [`limits`] | a ready healer with fixed limits, for a pool of workers |
 //! | [`claim`] | several healers: one acts, and another takes over when it stops half-way |
+//! | [`suspicion`] | a failure detector for the members of a group |
 //! | [`record`] | decisions as data; replay with another policy, arithmetic repeated |
 //! | [`telemetry`] | metrics |
 //!
@@ -86,6 +87,7 @@ pub mod mesh;
 mod options;
 mod plan;
 pub mod record;
+pub mod suspicion;
 pub mod telemetry;
 mod trace;
 
