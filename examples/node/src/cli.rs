@@ -365,6 +365,12 @@ pub(crate) enum MemberCommand {
         #[arg(value_parser = node_id)]
         node: NodeId,
     },
+    /// Take the vote of a voter, which stays a learner; refused if that would lose the quorum
+    Demote {
+        /// The voter
+        #[arg(value_parser = node_id)]
+        node: NodeId,
+    },
     /// Remove a member; refused if that would lose the quorum
     Remove {
         /// The member

@@ -103,6 +103,10 @@ impl Operator {
                 self.request(AdminRequest::Promote { node }).await?;
                 self.done(&format!("node {node} is a voter"))
             }
+            MemberCommand::Demote { node } => {
+                self.request(AdminRequest::Demote { node }).await?;
+                self.done(&format!("node {node} is a learner: it follows and has no vote"))
+            }
             MemberCommand::Remove { node } => {
                 self.request(AdminRequest::Remove { node }).await?;
                 self.done(&format!("node {node} is not a member any more; stop its process"))

@@ -686,6 +686,21 @@ fn a_member_is_replaced_by_the_operator_and_by_nobody_else() {
     assert_eq!(nodes, ["0000000000000001", "0000000000000002", "0000000000000004"]);
     assert!(members.iter().all(|member| member["role"] == "voter" && member["addresses"][0].is_string()));
 
+    // Node 4 loses its vote and gets it back.
+    let role = || {
+        let shown = administer(&cluster, "operator/operator.toml", &["member", "list", "--json"]);
+        let list: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        list["members"].as_array().unwrap().iter().find(|member| member["node"] == nodes[2]).unwrap()["role"]
+            .clone()
+    };
+    for (command, becomes) in [("demote", "learner"), ("promote", "voter")] {
+        let changed = administer(&cluster, "operator/operator.toml", &["member", command, "4", "--json"]);
+        assert!(changed.status.success(), "{changed:?}");
+        let done: serde_json::Value = serde_json::from_slice(&changed.stdout).unwrap();
+        assert!(done["done"].as_str().unwrap().contains(becomes), "{done}");
+        assert_eq!(role(), becomes);
+    }
+
     let to = nodes[usize::from(list["leader"] == nodes[0])];
     let moved = administer(&cluster, "operator/operator.toml", &["leader", "transfer", to, "--json"]);
     assert!(moved.status.success(), "{moved:?}");
@@ -695,16 +710,18 @@ fn a_member_is_replaced_by_the_operator_and_by_nobody_else() {
     // With node 2 down, the quorum of the members that are left must not be lost.
     cluster.nodes[1].kill();
     let begun = Instant::now();
-    let text = loop {
-        let removed = administer(&cluster, "operator/operator.toml", &["member", "remove", "4"]);
-        let text = String::from_utf8(removed.stderr).unwrap();
-        assert!(!removed.status.success(), "{text}");
-        // The other voters notice the loss after a moment.
-        if text.contains("lose the quorum") || begun.elapsed() > LIMIT {
-            break text;
-        }
-    };
-    assert!(text.contains("lose the quorum"), "{text}");
+    for command in ["remove", "demote"] {
+        let text = loop {
+            let refused = administer(&cluster, "operator/operator.toml", &["member", command, "4"]);
+            let text = String::from_utf8(refused.stderr).unwrap();
+            assert!(!refused.status.success(), "{text}");
+            // The other voters notice the loss after a moment.
+            if text.contains("lose the quorum") || begun.elapsed() > LIMIT {
+                break text;
+            }
+        };
+        assert!(text.contains("lose the quorum"), "{text}");
+    }
     assert_eq!(cluster.answer(&["get", "key"]).trim(), "value");
 }
 
