@@ -15,6 +15,7 @@ mod control;
 mod pause;
 mod peers;
 mod records;
+mod suspicion;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -35,11 +36,13 @@ use self::beside::Beside;
 pub(crate) use self::beside::Parts;
 use self::config::{HealConfig, HealMode};
 use self::control::{
-    ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, Unhealthy, WhyNot, seconds_to,
+    ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, SuspectRow, Unhealthy, WhyNot,
+    seconds_to,
 };
 use self::pause::Paused;
 use self::peers::Peers;
 use self::records::Records;
+use self::suspicion::Suspicion;
 use crate::causes::causes;
 use crate::config::NodeConfig;
 use crate::log::Log;
@@ -60,6 +63,8 @@ struct Active {
     answers: (Sender<kv::Answer>, Receiver<kv::Answer>),
     /// The healers of the other nodes.
     peers: Peers,
+    /// Which members do not answer.
+    suspicion: Suspicion,
     /// The healers of the connections and of the identity.
     beside: Beside,
     /// The records so far, of all loops.
@@ -86,6 +91,7 @@ impl Healer {
         let requests = control::serve(mux, roles)?;
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
         let mut healer = kv::Healer::new(config.node, &options);
+        let suspicion = Suspicion::start(mux, parts.status.clone(), log)?;
         let mut beside = Beside::new(config, options.mode, parts);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
@@ -109,6 +115,7 @@ impl Healer {
             ended: channel(),
             answers: channel(),
             peers: Peers::start(mux)?,
+            suspicion,
             beside,
             numbered: 0,
             begun: Instant::now(),
@@ -267,6 +274,15 @@ impl Active {
     fn status(&self, now: Duration) -> Status {
         let reason = self.paused.as_ref().map(|paused| paused.reason.clone()).unwrap_or_default();
         let mut status = status(&self.healer, now, reason);
+        let known = self.suspicion.known();
+        let suspect = |(node, since, accusers): (NodeId, Duration, Vec<NodeId>)| SuspectRow {
+            node: node.to_string(),
+            seconds: since.as_secs_f64(),
+            accusers: accusers.iter().map(NodeId::to_string).collect(),
+        };
+        status.suspects = known.suspects.into_iter().map(suspect).collect();
+        status.accusers = known.accusers.iter().map(NodeId::to_string).collect();
+        status.is_starved = known.is_starved;
         status.escalated.extend(self.beside.escalated(now));
         let rows = self.beside.unhealthy(now).into_iter();
         status.unhealthy.extend(rows.map(|(node, evidence)| Unhealthy { node, readings: rows_of(evidence) }));
@@ -338,6 +354,7 @@ fn status(healer: &kv::Healer, now: Duration, reason: String) -> Status {
         escalated: of.escalated.iter().map(|Member(node)| node.to_string()).collect(),
         questions: of.questions.into_iter().map(row).collect(),
         in_flight: of.in_flight.into_iter().map(row).collect(),
+        ..Status::default()
     }
 }
 

@@ -206,8 +206,12 @@ async fn start(args: &RunArgs) -> Result<Running> {
         }
     };
     mesh::serve(&mux, mesh.clone())?;
-    let parts =
-        heal::Parts { peers: peers.clone(), identity: identity.clone(), renewing: Arc::clone(&renewing) };
+    let parts = heal::Parts {
+        peers: peers.clone(),
+        identity: identity.clone(),
+        renewing: Arc::clone(&renewing),
+        status: node.status_handle(),
+    };
     let healer = Healer::start(&config, &mux, roles, parts, &log)?;
     let applied = Applied::default();
     if config.crdt_key.is_some() {

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use tokio::process::Command as Process;
 use tokio::time::timeout;
 use x0_identity::{Identity, NodeId};
+use x0_kv::cluster::StatusHandle;
 use x0_mapek::identity::{self, Svid};
 use x0_mapek::mesh::{self, Observation, Peer};
 use x0_mapek::{Command, Evidence, Input, Loop, Mode, Output, Record};
@@ -34,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) peers: PeerBook,
     pub(crate) identity: Identity,
     pub(crate) renewing: SharedRenewing,
+    pub(crate) status: StatusHandle,
 }
 
 /// See the [module](self).

@@ -12,7 +12,7 @@ use x0_mapek::Record;
 use x0_mapek::record::GuardVerdict;
 use x0_mesh::{Mux, MuxOptions};
 
-use super::control::{ActionRow, Answer, Ask, SERVICE, Status, WhyNot};
+use super::control::{ActionRow, Answer, Ask, SERVICE, Status, SuspectRow, WhyNot};
 use super::{line, records};
 use crate::cli::{HealArgs, HealCommand};
 use crate::client;
@@ -140,6 +140,16 @@ fn of_status(status: &Status) -> String {
     if status.is_storm {
         text.push_str("  holds: so many nodes are unhealthy that a common cause is likely\n");
     }
+    if status.is_starved {
+        text.push_str("  its own timers or messages are late, so that it accuses nobody\n");
+    }
+    for SuspectRow { node, seconds, accusers } in &status.suspects {
+        let accusers = accusers.join(", ");
+        let _ = writeln!(text, "  node {node} does not answer since {seconds:.1} s, as nodes {accusers} say");
+    }
+    if !status.accusers.is_empty() {
+        let _ = writeln!(text, "  nodes {} say that it does not answer", status.accusers.join(", "));
+    }
     for unhealthy in &status.unhealthy {
         let _ = write!(text, "  node {} is unhealthy:", unhealthy.node);
         for reading in &unhealthy.readings {
@@ -241,7 +251,7 @@ pub(super) fn why(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::{CandidateRow, Pause, ReadingRow, Unhealthy};
+    use super::super::control::{CandidateRow, Pause, ReadingRow, SuspectRow, Unhealthy};
     use super::*;
 
     fn row(answer: Option<Answer>) -> Row {
@@ -273,6 +283,13 @@ mod tests {
             escalated: vec!["8".into()],
             questions: vec![action(3, "asking")],
             in_flight: vec![action(4, "verifying")],
+            suspects: vec![SuspectRow {
+                node: "9".into(),
+                seconds: 1.25,
+                accusers: vec!["1".into(), "2".into()],
+            }],
+            accusers: vec!["5".into()],
+            is_starved: true,
         };
         let shown = text(Answer::Status(Box::new(status)));
         for part in [
@@ -284,6 +301,9 @@ mod tests {
             "heal acknowledge 8",
             "heal approve 3",
             "action 4: replace-voter of node 7, verifying",
+            "node 9 does not answer since 1.2 s, as nodes 1, 2 say",
+            "nodes 5 say that it does not answer",
+            "accuses nobody",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }

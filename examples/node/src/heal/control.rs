@@ -86,6 +86,24 @@ pub(super) struct Status {
     /// Actions that wait for `heal approve`.
     pub(super) questions: Vec<ActionRow>,
     pub(super) in_flight: Vec<ActionRow>,
+    /// Members that do not answer, by the judgement of a majority of their observers.
+    #[serde(default)]
+    pub(super) suspects: Vec<SuspectRow>,
+    /// Members that accuse this node.
+    #[serde(default)]
+    pub(super) accusers: Vec<String>,
+    /// Whether the own timers or messages are late, so that the node accuses nobody.
+    #[serde(default)]
+    pub(super) is_starved: bool,
+}
+
+/// A member that does not answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SuspectRow {
+    pub(super) node: String,
+    /// For how long the node has known it.
+    pub(super) seconds: f64,
+    pub(super) accusers: Vec<String>,
 }
 
 /// A pause that an operator ordered.

@@ -76,8 +76,10 @@ fn known(event: &str) -> Option<(Level, &'static str)> {
         "no-leader" | "waiting-for-founders" | "rejoining" | "waiting-to-be-added" => {
             (Level::Warning, "consensus")
         }
-        "peer-up" | "listening" | "peer-resolved" => (Level::Info, "mesh"),
-        "peer-silent" | "peer-down" | "peer-unreached" | "peer-unresolved" => (Level::Warning, "mesh"),
+        "peer-up" | "listening" | "peer-resolved" | "peer-cleared" => (Level::Info, "mesh"),
+        "peer-silent" | "peer-suspect" | "peer-down" | "peer-unreached" | "peer-unresolved" => {
+            (Level::Warning, "mesh")
+        }
         "identity-rotated" | "identity-issued" | "issued" | "issuer-listening" | "bundle-changed"
         | "bundle-received" | "federated-bundle" | "federation-changed" | "federation-ended" => {
             (Level::Info, "identity")
