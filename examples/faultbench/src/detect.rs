@@ -66,7 +66,8 @@ impl System {
         let (is_up, name) = match self {
             System::X0 => {
                 let is_up = line.contains("event=peer-up");
-                if !is_up && !line.contains("event=peer-down") {
+                // What a majority of the members judges, before a connection ends.
+                if !is_up && !line.contains("event=peer-suspect") {
                     return None;
                 }
                 let peer = line.split("peer=").nth(1)?.split_whitespace().next()?;
@@ -324,9 +325,9 @@ mod tests {
 
     #[test]
     fn a_line_of_a_log_says_who_is_up_or_down() {
-        let x0 = "2026-11-30T00:00:01.000Z node=0000000000000001 event=peer-down peer=000000000000000a why=x";
+        let x0 = "2026-11-30T00:00:01.000Z node=0000000000000001 event=peer-suspect peer=000000000000000a accusers=x";
         assert_eq!(System::X0.news(x0), Some((false, 10)));
-        assert_eq!(System::X0.news(&x0.replace("peer-down", "peer-up")), Some((true, 10)));
+        assert_eq!(System::X0.news(&x0.replace("peer-suspect", "peer-up")), Some((true, 10)));
         assert_eq!(System::X0.news("event=leader leader=1"), None);
         let serf = "2026/11/30 00:00:01 [INFO] serf: EventMemberFailed: n2 10.0.0.2";
         assert_eq!(System::Serf.news(serf), Some((false, 2)));
