@@ -17,6 +17,8 @@
 //! | replace | the learner becomes a voter and the other member leaves, in one joint change; then the table |
 //! | transfer | the leadership goes to a voter that the leader reaches |
 //!
+//! A request may be planned on a set of voters (`Planned`), and is refused when the voters are others.
+//!
 //! A member also sends its own addresses to the leader when the member table lacks them.
 //!
 //! # Roles

@@ -75,6 +75,14 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
         AdminRequest::Remove { node } => group.remove(*node),
         AdminRequest::Replace { old, new } => group.replace(*old, *new),
         AdminRequest::Transfer { to } => group.transfer(*to),
+        AdminRequest::Planned { voters, request } => {
+            // A joint membership is one of two, and neither is that of the plan.
+            let is_same = group.membership.voters == *voters && group.membership.voters_outgoing.is_empty();
+            if !is_same || matches!(**request, AdminRequest::Planned { .. }) {
+                return Err(AdminError::Stale);
+            }
+            decide(request, group)
+        }
         AdminRequest::SetAddresses { node, addresses } => {
             if group.role(*node).is_none() {
                 return Err(AdminError::NotAMember { node: *node });
@@ -397,6 +405,27 @@ mod tests {
         assert_eq!(decide(&repeated, &group(&[], 0)), Ok(Decision::Done));
         let voter = AdminRequest::Add { node: id(2), addresses: Vec::new() };
         assert_eq!(decide(&voter, &group(&[], 0)), Err(AdminError::AlreadyAMember { node: id(2) }));
+    }
+
+    #[test]
+    fn a_planned_request_is_refused_on_other_voters() {
+        let planned = |voters: &[u64]| AdminRequest::Planned {
+            voters: voters.iter().copied().map(id).collect(),
+            request: Box::new(AdminRequest::Promote { node: id(4) }),
+        };
+        assert_eq!(steps(decide(&planned(&[1, 2, 3]), &group(&[], 10_000))).len(), 1);
+        for voters in [&[1, 2][..], &[1, 2, 3, 4], &[]] {
+            assert_eq!(decide(&planned(voters), &group(&[], 10_000)), Err(AdminError::Stale));
+        }
+        let mut joint = group(&[], 10_000);
+        joint.membership.voters_outgoing = [1, 2].map(id).into();
+        assert_eq!(decide(&planned(&[1, 2, 3]), &joint), Err(AdminError::Stale));
+        // The other checks hold as well.
+        let lagging = decide(&planned(&[1, 2, 3]), &group(&[], 0));
+        assert_eq!(lagging, Err(AdminError::Lagging { node: id(4), lag: 10_000 }));
+        let voters: BTreeSet<NodeId> = [1, 2, 3].map(id).into();
+        let twice = AdminRequest::Planned { voters, request: Box::new(planned(&[1, 2, 3])) };
+        assert_eq!(decide(&twice, &group(&[], 10_000)), Err(AdminError::Stale));
     }
 
     #[test]

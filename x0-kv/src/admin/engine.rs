@@ -353,7 +353,11 @@ impl AdminEngine {
     }
 
     fn begin(&mut self, now: Duration, origin: Origin, request: AdminRequest) {
-        let addresses = match &request {
+        let plain = match &request {
+            AdminRequest::Planned { request, .. } => request,
+            request => request,
+        };
+        let addresses = match plain {
             AdminRequest::Add { addresses, .. } | AdminRequest::SetAddresses { addresses, .. } => addresses,
             _ => &Vec::new(),
         };

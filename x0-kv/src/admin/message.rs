@@ -3,6 +3,8 @@
 //! A message is the version (1), a kind, the number that the asker gave its request, and a request or a
 //! result. Integers and byte strings are those of the other formats of this crate.
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use x0_identity::NodeId;
 
@@ -101,11 +103,38 @@ fn put_request(to: &mut BytesMut, request: &AdminRequest) {
             put_addresses(to, addresses);
         }
         AdminRequest::Demote { node } => put_node(to, 7, *node),
+        AdminRequest::Planned { voters, request } => {
+            to.put_u8(8);
+            let voters = voters.iter().take(MEMBERS_MAX);
+            codec::put_u64(to, voters.len() as u64);
+            voters.for_each(|voter| codec::put_u64(to, voter.get()));
+            put_request(to, request);
+        }
     }
 }
 
 fn request(from: &mut Decoder<'_>) -> Result<AdminRequest, DecodeError> {
-    Ok(match from.u8("kind of request")? {
+    match from.u8("kind of request")? {
+        8 => {
+            let count = from.len("count of voters", MEMBERS_MAX)?;
+            let mut voters = BTreeSet::new();
+            for _ in 0..count {
+                let voter = node(from)?;
+                if voters.last().is_some_and(|last| *last >= voter) {
+                    return Err(DecodeError::Order { what: "voters" });
+                }
+                voters.insert(voter);
+            }
+            // One level: bytes from outside must not decide how deep the decoder goes.
+            let kind = from.u8("kind of request")?;
+            Ok(AdminRequest::Planned { voters, request: Box::new(plain_request(kind, from)?) })
+        }
+        kind => plain_request(kind, from),
+    }
+}
+
+fn plain_request(kind: u8, from: &mut Decoder<'_>) -> Result<AdminRequest, DecodeError> {
+    Ok(match kind {
         0 => AdminRequest::Members,
         1 => AdminRequest::Add { node: node(from)?, addresses: addresses(from)? },
         2 => AdminRequest::Promote { node: node(from)? },
@@ -142,6 +171,7 @@ fn put_reply(to: &mut BytesMut, reply: &AdminReply) {
 fn put_error(to: &mut BytesMut, error: &AdminError) {
     match error {
         AdminError::NotAnOperator => to.put_u8(0x80),
+        AdminError::Stale => to.put_u8(0x8d),
         AdminError::NoLeader => to.put_u8(0x81),
         AdminError::Overloaded => to.put_u8(0x82),
         AdminError::InProgress => to.put_u8(0x83),
@@ -189,6 +219,7 @@ fn result(from: &mut Decoder<'_>) -> Result<Result<AdminReply, AdminError>, Deco
         0x8a => Err(AdminError::Full),
         0x8b => Err(AdminError::NotUnderstood),
         0x8c => Err(AdminError::Unknown),
+        0x8d => Err(AdminError::Stale),
         tag => return Err(DecodeError::Tag { what: "kind of result", tag }),
     })
 }
@@ -254,6 +285,10 @@ pub(super) mod tests {
             AdminRequest::Transfer { to: Some(id(2)) },
             AdminRequest::SetAddresses { node: id(1), addresses: Vec::new() },
             AdminRequest::Demote { node: id(3) },
+            AdminRequest::Planned {
+                voters: [1, 2, 3].map(id).into(),
+                request: Box::new(AdminRequest::Promote { node: id(4) }),
+            },
         ];
         let member = |node, role| MemberInfo {
             node: id(node),
@@ -283,6 +318,7 @@ pub(super) mod tests {
             Err(AdminError::Full),
             Err(AdminError::NotUnderstood),
             Err(AdminError::Unknown),
+            Err(AdminError::Stale),
         ];
         let mut messages = vec![Message::Forwarded { number: 300, request: AdminRequest::Members }];
         messages.extend(requests.into_iter().map(|request| Message::Request { number: 1, request }));

@@ -1,5 +1,6 @@
 //! Requests of operators, their answers and errors.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -50,6 +51,14 @@ pub enum AdminRequest {
     Transfer {
         /// The next leader; the voter with the longest log if `None`.
         to: Option<NodeId>,
+    },
+    /// Carry out a request that was planned on these voters; refused if they are others now. A healer plans
+    /// on what its node knows, which may be old when the request reaches the leader.
+    Planned {
+        /// The voters on which the request was planned.
+        voters: BTreeSet<NodeId>,
+        /// The request, which is not a planned one itself.
+        request: Box<AdminRequest>,
     },
     /// Set the addresses of a member. A member sends this for itself when the member table lacks them.
     SetAddresses {
@@ -132,6 +141,11 @@ pub enum AdminError {
     /// Another change is in progress. Nothing was changed.
     #[error("another change of the membership is in progress: try again in a moment; nothing was changed")]
     InProgress,
+    /// The voters are not those on which the request was planned. Nothing was changed.
+    #[error(
+        "the voters have changed since the request was planned: compare with `member list` and plan again; nothing was changed"
+    )]
+    Stale,
     /// The change would leave a majority of voters that the leader does not reach. Nothing was changed.
     #[error(
         "the change would lose the quorum: of the {voters} voters that it leaves the leader reaches {reached}, and {needed} are needed; start or replace the voters that are down first; nothing was changed"
