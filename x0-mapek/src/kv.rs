@@ -10,6 +10,9 @@
 //! | [`Act::TakeOver`] | a follower | the silences of the leader | fresh suspicion of a majority of the voters, and the one successor that all select alike |
 //! | [`Act::Replace`] | the leader | the silence of a voter, [`HealerOptions::replace_after`] | a claim, a learner that has caught up, a majority that does not reach the voter, and one that is reached afterwards |
 //!
+//! | [`Act::Promote`] | the leader | fewer voters than [`HealerOptions::voters`] | a claim, a learner that has caught up, a majority of the voters after it that is reached |
+//! | [`Act::Demote`] | the leader | more voters than that | a claim, a majority of the voters after it that is reached; of a dead voter also a majority that does not reach it |
+//!
 //! All guards of the [`Loop`] apply. A lost quorum is never forced back.
 //!
 //! # Use
@@ -35,6 +38,8 @@
 //!         Output::TakeOver { .. } => {}
 //!         // an AdminRequest::Replace once `witnessed` agrees, then Input::Outcome
 //!         Output::Replace { .. } => {}
+//!         // an AdminRequest::Planned on these voters, then Input::Outcome
+//!         Output::Promote { .. } | Output::Demote { .. } => {}
 //!         // carry_out(store, ask), then Input::Stored
 //!         Output::Ask(_) => {}
 //!         // to the healers of these nodes, which pass it to Input::Received
@@ -69,7 +74,8 @@ pub use self::options::HealerOptions;
 pub use self::samples::SAMPLE;
 use self::samples::Samples;
 pub use self::view::{
-    LEADER_GAPS, LEADER_SHARE, Member, OwnCause, Place, SILENCE, STALLED_SHARE, STALLS, View, WRITE_AGE,
+    LEADER_GAPS, LEADER_SHARE, MISSING_VOTERS, Member, OwnCause, Place, SILENCE, STALLED_SHARE, STALLS,
+    SURPLUS_VOTERS, View, WRITE_AGE,
 };
 use crate::diagnose::{Observer, OwnState, Sighting, Summary};
 use crate::{Action as _, Command, HandleError, Loop, Reading, Record, WhyNot};
@@ -183,7 +189,8 @@ pub enum Input<'a> {
     },
     /// The answer to an [`Output::Ask`].
     Stored(Answer),
-    /// The result of [`Output::Transfer`], [`Output::TakeOver`] or [`Output::Replace`].
+    /// The result of [`Output::Transfer`], [`Output::TakeOver`], [`Output::Replace`], [`Output::Promote`] or
+    /// [`Output::Demote`].
     Outcome {
         /// The number of the action.
         id: u64,
@@ -218,6 +225,27 @@ pub enum Output {
         dead: NodeId,
         /// The learner that takes its place.
         spare: NodeId,
+    },
+    /// Make a learner a voter if the voters are these, and pass the outcome back.
+    Promote {
+        /// The number of the action.
+        id: u64,
+        /// The learner.
+        spare: NodeId,
+        /// The voters on which the action was planned.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Make a voter a learner if the voters are these, of a dead one if [`witnessed`] agrees as well, and
+    /// pass the outcome back.
+    Demote {
+        /// The number of the action.
+        id: u64,
+        /// The voter.
+        voter: NodeId,
+        /// Whether it is dead.
+        is_dead: bool,
+        /// The voters on which the action was planned.
+        voters: BTreeSet<NodeId>,
     },
     /// Ask the store, and pass the answer back as [`Input::Stored`].
     Ask(Ask),
@@ -327,6 +355,8 @@ impl Healer {
             (node, STALLED_SHARE, sample.stalled_share),
             (node, WRITE_AGE, sample.write_age.as_secs_f64()),
         ];
+        let counts = self.engine.knowledge().voter_counts();
+        let counts = counts.into_iter().flatten().map(|(signal, count)| (node, signal, count));
         let others = observation.voters.iter().copied().filter(|voter| *voter != node);
         let silences = self.samples.silences(now, others, &observation.reached);
         let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
@@ -334,7 +364,8 @@ impl Healer {
             let gaps = (leader, LEADER_GAPS, f64::from(sample.leader_gaps));
             [gaps, (leader, LEADER_SHARE, sample.leader_share)]
         });
-        for (subject, signal, value) in own.into_iter().chain(leader.into_iter().flatten()).chain(silences) {
+        let own = own.into_iter().chain(counts);
+        for (subject, signal, value) in own.chain(leader.into_iter().flatten()).chain(silences) {
             // Time does not run backwards, and what is out of range is refused and counted by the loop.
             let reading = Reading { subject: Member(subject), signal, value };
             let _ = self.engine.handle(now, crate::Input::Reading(reading));
@@ -395,13 +426,17 @@ impl Healer {
                         Act::Transfer { .. } | Act::TakeOver { .. } => {
                             Next::Decided { id, fence: Some(self.engine.knowledge().place().term) }
                         }
-                        Act::Replace { .. } => {
+                        Act::Replace { .. } | Act::Promote { .. } | Act::Demote { .. } => {
                             self.claims.claim(id, action.kind(), &format!("{:?}", action.subject()))
                         }
                     };
                     self.follow(now, next);
                 }
-                crate::Output::Execute { id, action: Act::Replace { .. }, fence } => {
+                crate::Output::Execute {
+                    id,
+                    action: Act::Replace { .. } | Act::Promote { .. } | Act::Demote { .. },
+                    fence,
+                } => {
                     let next = self.claims.execute(id, fence);
                     self.follow(now, next);
                 }
@@ -416,10 +451,13 @@ impl Healer {
     }
 
     fn execute(&mut self, id: u64, action: Act) {
+        let voters = self.engine.knowledge().place().voters.clone();
         self.outputs.push_back(match action {
             Act::Transfer { to, .. } => Output::Transfer { id, to },
             Act::TakeOver { .. } => Output::TakeOver { id },
             Act::Replace { dead: Member(dead), spare } => Output::Replace { id, dead, spare },
+            Act::Promote { spare: Member(spare) } => Output::Promote { id, spare, voters },
+            Act::Demote { voter: Member(voter), is_dead } => Output::Demote { id, voter, is_dead, voters },
         });
     }
 
@@ -434,8 +472,16 @@ impl Healer {
             }
             Next::Begin { id, result: Ok(()) } => {
                 let action = self.engine.in_flight().find(|(flight, _)| *flight == id);
-                if let Some(action) = action.map(|(_, action)| *action) {
-                    self.execute(id, action);
+                let Some(action) = action.map(|(_, action)| *action) else { return };
+                // The group may have changed while the claim was made.
+                let view = self.engine.knowledge();
+                match action.precondition(view).and_then(|()| action.is_safe(view)) {
+                    Ok(()) => self.execute(id, action),
+                    Err(reason) => {
+                        let result = Err(reason.into_owned());
+                        // The loop has given up on it too.
+                        let _ = self.engine.handle(now, crate::Input::Outcome { id, result });
+                    }
                 }
             }
             Next::Begin { id, result } => {

@@ -40,7 +40,7 @@
 //! record.
 //!
 //! # Limitations
-//! The adapter `kv` has three actions. Not built yet: shedding of load, and a restart of the own process by a
+//! Not built yet: shedding of load, and a restart of the own process by a
 //! supervisor.
 //!
 //! # Glossary

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::view::{LEADER_SHARE, Member, OwnCause, View};
+use super::view::{LEADER_SHARE, Member, OwnCause, Place, View};
 use crate::adapter::candidate;
 use crate::{Action, Disruption, Expectation, Plan, Policy};
 
@@ -21,12 +21,21 @@ pub enum ActionKind {
     TakeOver,
     /// `replace-voter`: the leader makes a learner a voter in the place of a dead one.
     ReplaceVoter,
+    /// `promote-spare`: the leader makes a learner a voter, because there are too few.
+    PromoteSpare,
+    /// `demote-voter`: the leader makes a voter a learner, because there are too many.
+    DemoteVoter,
 }
 
 impl ActionKind {
     /// All kinds.
-    pub const ALL: [ActionKind; 3] =
-        [ActionKind::TransferLeadership, ActionKind::TakeOver, ActionKind::ReplaceVoter];
+    pub const ALL: [ActionKind; 5] = [
+        ActionKind::TransferLeadership,
+        ActionKind::TakeOver,
+        ActionKind::ReplaceVoter,
+        ActionKind::PromoteSpare,
+        ActionKind::DemoteVoter,
+    ];
 
     /// The name in records and in configurations.
     #[must_use]
@@ -35,6 +44,8 @@ impl ActionKind {
             ActionKind::TransferLeadership => "transfer-leadership",
             ActionKind::TakeOver => "take-over",
             ActionKind::ReplaceVoter => "replace-voter",
+            ActionKind::PromoteSpare => "promote-spare",
+            ActionKind::DemoteVoter => "demote-voter",
         }
     }
 }
@@ -67,9 +78,33 @@ pub enum Act {
         /// The learner.
         spare: NodeId,
     },
+    /// Makes a learner that has caught up a voter: there are fewer voters than
+    /// [`HealerOptions::voters`](super::HealerOptions::voters).
+    Promote {
+        /// The learner.
+        spare: Member,
+    },
+    /// Makes a voter a learner: there are more voters than that.
+    Demote {
+        /// The voter, a dead one first.
+        voter: Member,
+        /// Whether it is dead, so that others must say so too.
+        is_dead: bool,
+    },
 }
 
 impl Act {
+    /// The voters after the action.
+    pub(super) fn voters_after(&self, place: &Place) -> BTreeSet<NodeId> {
+        let (gone, new) = match *self {
+            Act::Replace { dead, spare } => (Some(dead.0), Some(spare)),
+            Act::Promote { spare } => (None, Some(spare.0)),
+            Act::Demote { voter, .. } => (Some(voter.0), None),
+            Act::Transfer { .. } | Act::TakeOver { .. } => (None, None),
+        };
+        place.voters.iter().copied().filter(|voter| Some(*voter) != gone).chain(new).collect()
+    }
+
     /// Its kind.
     #[must_use]
     pub fn action_kind(&self) -> ActionKind {
@@ -77,6 +112,8 @@ impl Act {
             Act::Transfer { .. } => ActionKind::TransferLeadership,
             Act::TakeOver { .. } => ActionKind::TakeOver,
             Act::Replace { .. } => ActionKind::ReplaceVoter,
+            Act::Promote { .. } => ActionKind::PromoteSpare,
+            Act::Demote { .. } => ActionKind::DemoteVoter,
         }
     }
 }
@@ -90,19 +127,21 @@ impl Action<View> for Act {
         match self {
             Act::Transfer { from: subject, .. }
             | Act::TakeOver { leader: subject, .. }
-            | Act::Replace { dead: subject, .. } => subject,
+            | Act::Replace { dead: subject, .. }
+            | Act::Promote { spare: subject }
+            | Act::Demote { voter: subject, .. } => subject,
         }
     }
 
     fn disruption(&self) -> Disruption {
         match self {
             Act::Transfer { .. } | Act::TakeOver { .. } => Disruption::Brief,
-            Act::Replace { .. } => Disruption::Irreversible,
+            Act::Replace { .. } | Act::Promote { .. } | Act::Demote { .. } => Disruption::Irreversible,
         }
     }
 
     fn accuses_other(&self) -> bool {
-        matches!(self, Act::TakeOver { .. } | Act::Replace { .. })
+        matches!(self, Act::TakeOver { .. } | Act::Replace { .. } | Act::Demote { is_dead: true, .. })
     }
 
     fn precondition(&self, view: &View) -> Result<(), Cow<'static, str>> {
@@ -116,7 +155,14 @@ impl Action<View> for Act {
             Act::Replace { dead, .. } if place.reached.contains(&dead.0) => {
                 Err("the voter is reached again".into())
             }
-            Act::Transfer { .. } | Act::Replace { .. } => Ok(()),
+            Act::Promote { spare } if place.voters.contains(&spare.0) => Err("it is a voter already".into()),
+            Act::Promote { .. } if view.missing_voters() == 0 => Err("there are enough voters".into()),
+            Act::Demote { voter, .. } if !place.voters.contains(&voter.0) => Err("it is no voter".into()),
+            Act::Demote { .. } if view.surplus_voters() == 0 => Err("there are not too many voters".into()),
+            Act::Demote { voter, is_dead: true } if place.reached.contains(&voter.0) => {
+                Err("the voter is reached again".into())
+            }
+            Act::Transfer { .. } | Act::Replace { .. } | Act::Promote { .. } | Act::Demote { .. } => Ok(()),
         }
     }
 
@@ -145,13 +191,15 @@ impl Action<View> for Act {
                 Err("a majority of the voters is not reached".into())
             }
             Act::TakeOver { .. } => Ok(()),
-            Act::Replace { spare, .. } if place.spare != Some(spare) => {
+            Act::Replace { spare, .. } | Act::Promote { spare: Member(spare) }
+                if place.spare != Some(spare) =>
+            {
                 Err("the spare lags or is not reached".into())
             }
-            Act::Replace { dead, spare } => {
-                let after: BTreeSet<_> =
-                    place.voters.iter().copied().filter(|voter| *voter != dead.0).chain([spare]).collect();
-                if place.has_quorum(view.node(), &after) {
+            // The leader hands over before it loses its vote, and then the next one decides.
+            Act::Demote { voter, .. } if voter.0 == view.node() => Err("this node leads".into()),
+            Act::Replace { .. } | Act::Promote { .. } | Act::Demote { .. } => {
+                if place.has_quorum(view.node(), &self.voters_after(place)) {
                     Ok(())
                 } else {
                     Err("a majority of the voters after the change is not reached".into())
@@ -170,7 +218,10 @@ impl Action<View> for Act {
             Act::TakeOver { leader, .. } if view.place().leader != Some(leader.0) => Some(0.0),
             Act::TakeOver { leader, .. } => view.reading(leader.0, LEADER_SHARE),
             // The redundancy that is missing.
-            Act::Replace { dead, .. } => Some(f64::from(u8::from(view.place().voters.contains(&dead.0)))),
+            Act::Replace { dead: gone, .. } | Act::Demote { voter: gone, .. } => {
+                Some(f64::from(u8::from(view.place().voters.contains(&gone.0))))
+            }
+            Act::Promote { spare } => Some(f64::from(u8::from(!view.place().voters.contains(&spare.0)))),
         }
     }
 
@@ -184,8 +235,8 @@ fn is_common((slow, others): (usize, usize)) -> bool {
     slow > 0 && slow * 2 >= others
 }
 
-/// A leader that is slow itself hands the leadership over, and replaces dead voters; other voters take over
-/// from a leader that runs only part of the time.
+/// A leader that is slow itself hands the leadership over, replaces dead voters, and keeps the number of
+/// voters; other voters take over from a leader that runs only part of the time.
 #[derive(Debug)]
 pub(super) struct Heal;
 
@@ -209,7 +260,8 @@ impl Policy<View, Act> for Heal {
             let action = Act::Transfer { from: Member(view.node()), to, cause };
             plan.propose(candidate(action, cause.name(), "overload", evidence));
         }
-        if let Some(spare) = place.spare {
+        // Of too many voters a dead one is demoted, and needs no spare.
+        if let Some(spare) = place.spare.filter(|_| view.surplus_voters() == 0) {
             for (dead, evidence) in view.dead(now) {
                 plan.propose(candidate(
                     Act::Replace { dead: Member(dead), spare },
@@ -218,6 +270,9 @@ impl Policy<View, Act> for Heal {
                     vec![evidence],
                 ));
             }
+        }
+        if let Some((action, cause, evidence)) = view.voters_due(now) {
+            plan.propose(candidate(action, cause, "operator", evidence));
         }
     }
 }

@@ -64,6 +64,30 @@ enum Step {
     Return(u64),
     /// Another node leads.
     Elect(u64),
+    /// An operator makes a voter a learner, or a learner a voter.
+    Operate(u64),
+}
+
+/// How many voters there should be.
+const VOTERS: usize = 3;
+
+/// A change of the voters that a healer has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Change {
+    Replace { dead: u64, spare: u64 },
+    Promote { spare: u64, voters: BTreeSet<u64> },
+    Demote { voter: u64, is_dead: bool, voters: BTreeSet<u64> },
+}
+
+impl Change {
+    /// The voter that goes, and the learner that comes.
+    fn moves(&self) -> (Option<u64>, Option<u64>) {
+        match *self {
+            Change::Replace { dead, spare } => (Some(dead), Some(spare)),
+            Change::Promote { spare, .. } => (None, Some(spare)),
+            Change::Demote { voter, .. } => (Some(voter), None),
+        }
+    }
 }
 
 /// What a healer knows of the group, right or wrong.
@@ -82,8 +106,8 @@ struct Runs {
     step: u32,
     seen: Seen,
     ask: Option<Ask>,
-    /// The change that was begun: action, dead voter, spare.
-    change: Option<(u64, u64, u64)>,
+    /// The change that was begun, and its action.
+    change: Option<(u64, Change)>,
     /// Of all outputs with their times: the histories of the loop follow from them.
     digest: u64,
 }
@@ -145,6 +169,7 @@ impl World {
             .grace(Duration::ZERO)
             .stability(Duration::ZERO)
             .back_off(Duration::ZERO)
+            .voters(Some(VOTERS))
             .replace_after(Some(Duration::from_secs(1)));
         let healer_of = Healer::new(id(number(healer)), &options);
         Runs { healer: healer_of, step, seen: self.truth(healer), ask: None, change: None, digest: 0 }
@@ -192,7 +217,15 @@ impl World {
             match output {
                 Output::Ask(ask) => runs.ask = Some(ask),
                 Output::Replace { id, dead, spare } => {
-                    runs.change = Some((id, dead.get(), spare.get()));
+                    runs.change = Some((id, Change::Replace { dead: dead.get(), spare: spare.get() }));
+                }
+                Output::Promote { id, spare, voters } => {
+                    let voters = voters.iter().map(|voter| voter.get()).collect();
+                    runs.change = Some((id, Change::Promote { spare: spare.get(), voters }));
+                }
+                Output::Demote { id, voter, is_dead, voters } => {
+                    let voters = voters.iter().map(|voter| voter.get()).collect();
+                    runs.change = Some((id, Change::Demote { voter: voter.get(), is_dead, voters }));
                 }
                 Output::TakeOver { id } => {
                     runs.healer.handle(SAMPLE * runs.step, Input::Outcome { id, result: Ok(()) }).unwrap();
@@ -233,8 +266,10 @@ impl World {
     }
 
     fn take_over(&mut self, healer: usize) {
-        // A campaign in an old term is refused by the other voters.
-        if self.runs[healer].seen.term != self.term {
+        // A campaign in an old term is refused by the other voters, and so is one of a log without the
+        // committed entry that made the present voters.
+        let seen = &self.runs[healer].seen;
+        if seen.term != self.term || seen.voters != self.voters {
             return;
         }
         let accusers = self.accusers.iter().filter(|(_, leader)| *leader == self.leader);
@@ -300,17 +335,22 @@ impl World {
 
     /// The leader receives a change.
     fn carry(&mut self, healer: usize) {
-        let Some((id_of, dead, spare)) = self.runs[healer].change.take() else { return };
-        let result = self.change(healer, id_of, dead, spare);
+        let Some((id_of, change)) = self.runs[healer].change.take() else { return };
+        let result = self.change(healer, id_of, &change);
         let runs = &mut self.runs[healer];
         // The loop may have given up on it.
         let _ = runs.healer.handle(SAMPLE * runs.step, Input::Outcome { id: id_of, result });
         self.drain(healer);
     }
 
-    fn change(&mut self, healer: usize, action: u64, dead: u64, spare: u64) -> Result<(), String> {
+    fn change(&mut self, healer: usize, action: u64, change: &Change) -> Result<(), String> {
         let without = self.model.without;
-        if !matches!(without, Without::Witnesses | Without::Majority) {
+        let (gone, new) = change.moves();
+        let dead = match change {
+            Change::Replace { dead: voter, .. } | Change::Demote { voter, is_dead: true, .. } => Some(*voter),
+            _ => None,
+        };
+        if let Some(dead) = dead.filter(|_| !matches!(without, Without::Witnesses | Without::Majority)) {
             let voters: BTreeSet<NodeId> = self.voters.iter().copied().map(id).collect();
             let asked = self.voters.iter().filter(|voter| **voter != number(healer) && **voter != dead);
             // A voter that is alive reaches all that are.
@@ -318,31 +358,50 @@ impl World {
             let is_reached = !self.dead.contains(&dead);
             witnessed(&voters, answers.map(|voter| (id(*voter), is_reached)))?;
         }
-        let is_planned_now = self.voters.contains(&dead) && self.learners.contains(&spare);
+        let is_planned_now = gone.is_none_or(|voter| self.voters.contains(&voter))
+            && new.is_none_or(|spare| self.learners.contains(&spare))
+            && match change {
+                Change::Replace { .. } => true,
+                Change::Promote { voters, .. } | Change::Demote { voters, .. } => self.voters == *voters,
+            };
+        // A leader hands over before it loses its vote.
+        if gone == Some(self.leader) {
+            return Err("it leads".into());
+        }
         if !is_planned_now && without != Without::PlanFence {
             return Err("the members are others".into());
         }
         let after: BTreeSet<u64> =
-            self.voters.iter().copied().filter(|voter| *voter != dead).chain([spare]).collect();
+            self.voters.iter().copied().filter(|voter| Some(*voter) != gone).chain(new).collect();
         if !self.can_commit(&after) && without != Without::Majority {
             return Err("no majority is left".into());
         }
         if !is_planned_now {
             self.found.insert("an action on an old membership");
         }
-        if !self.dead.contains(&dead) {
+        if dead.is_some_and(|dead| !self.dead.contains(&dead)) {
             self.found.insert("a voter that is well is replaced");
         }
         self.active.insert((healer, action));
         if self.active.len() > 1 {
             self.found.insert("two disruptive actions in flight");
         }
-        if self.can_commit(&self.voters) && !self.can_commit(&after) || after.len() < self.voters.len() {
+        if after.len() < self.voters.len().min(VOTERS) || after.len() > self.voters.len().max(VOTERS) {
+            self.found.insert("another number of voters than there should be");
+        }
+        if self.can_commit(&self.voters) && !self.can_commit(&after) {
             self.found.insert("a voter set that cannot commit");
         }
-        self.learners.remove(&spare);
+        self.learners.retain(|learner| Some(*learner) != new);
+        if let Change::Demote { voter, .. } = change {
+            self.learners.insert(*voter);
+        }
         self.voters = after;
-        self.done.insert("replacement");
+        self.done.insert(match change {
+            Change::Replace { .. } => "replacement",
+            Change::Promote { .. } => "promotion",
+            Change::Demote { .. } => "demotion",
+        });
         Ok(())
     }
 
@@ -397,7 +456,7 @@ impl World {
                 self.faults += 1;
                 let step = self.runs[healer].step;
                 // A change that was sent may still arrive.
-                let change = self.runs[healer].change;
+                let change = self.runs[healer].change.clone();
                 self.runs[healer] = Runs { change, ..self.started(healer, step) };
             }
             Step::Die(voter) => {
@@ -411,6 +470,14 @@ impl World {
             Step::Elect(node) => {
                 self.faults += 1;
                 self.elect(node);
+            }
+            Step::Operate(node) => {
+                self.faults += 1;
+                if self.voters.remove(&node) {
+                    self.learners.insert(node);
+                } else if self.learners.remove(&node) {
+                    self.voters.insert(node);
+                }
             }
         }
     }
@@ -461,6 +528,15 @@ impl World {
                 false => Step::Die(*node),
             }));
             steps.extend([1, 2].into_iter().filter(|node| *node != self.leader).map(Step::Elect));
+            // The leader refuses a change that loses the quorum.
+            let is_safe = |node: &u64| {
+                let mut after = self.voters.clone();
+                if !after.remove(node) {
+                    after.insert(*node);
+                }
+                *node != self.leader && self.can_commit(&after)
+            };
+            steps.extend([3, 4].into_iter().filter(is_safe).map(Step::Operate));
             if self.model.without == Without::Sender {
                 steps.extend([1, 2].into_iter().filter(|node| *node != self.leader).map(Step::Forge));
             }
@@ -611,7 +687,8 @@ fn two_healers_of_a_store_do_no_harm_in_long_runs() {
         assert_eq!(world.found, BTreeSet::new(), "seed {seed}");
         done.extend(world.done);
     }
-    assert_eq!(done, BTreeSet::from(["replacement", "take-over"]), "what is right is done");
+    let right = ["demotion", "promotion", "replacement", "take-over"];
+    assert_eq!(done, BTreeSet::from(right), "what is right is done");
 }
 
 #[test]

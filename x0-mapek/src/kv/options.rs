@@ -20,6 +20,9 @@ pub struct HealerOptions {
     /// A voter that is silent for this long is replaced by a learner that has caught up. Unless set, no voter
     /// is replaced. A window shorter than a reboot replaces members that come back.
     pub replace_after: Option<Duration>,
+    /// How many voters there should be: a spare becomes one when there are fewer, and one of more becomes a
+    /// learner. Unless set, their number stays as it is. 1 at least.
+    pub voters: Option<usize>,
     /// The kinds of action that wait for a person. None unless set.
     pub approve: Vec<ActionKind>,
     /// The time after the first input in which nothing is done. 10 s unless set.
@@ -36,6 +39,7 @@ impl Default for HealerOptions {
             mode: Mode::DryRun,
             slow_disk: Duration::from_millis(300),
             replace_after: None,
+            voters: None,
             approve: Vec::new(),
             grace: Duration::from_secs(10),
             stability: Duration::from_secs(1),
@@ -61,6 +65,13 @@ impl HealerOptions {
         back_off: Duration,
     }
 
+    /// Sets [`HealerOptions::voters`].
+    #[must_use]
+    pub fn voters(mut self, voters: Option<usize>) -> HealerOptions {
+        self.voters = voters.map(|voters| voters.max(1));
+        self
+    }
+
     /// Adds a kind of action that waits for a person.
     #[must_use]
     pub fn approve(mut self, kind: ActionKind) -> HealerOptions {
@@ -79,6 +90,7 @@ impl HealerOptions {
             .stability(self.stability)
             .back_off(self.back_off);
         let options = self.approve.iter().fold(options, |options, kind| options.approve(kind.name()));
-        Loop::new(View::new(node, self.slow_disk, self.replace_after), Box::new(Heal), options)
+        let view = View::new(node, self.slow_disk, self.replace_after).voters(self.voters);
+        Loop::new(view, Box::new(Heal), options)
     }
 }

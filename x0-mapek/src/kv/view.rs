@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
+use super::action::Act;
 use crate::detect::ReadingError;
-use crate::{Evidence, Knowledge, Reading};
+use crate::{Action as _, Evidence, Knowledge, Reading};
 
 /// Signal of the own node: the largest age of a write of the log that was not on the disk, in the last
 /// 2 s.
@@ -24,13 +25,24 @@ pub const LEADER_SHARE: &str = "leader_silent_share";
 /// Signal of another node that leads: how often it was silent for that long.
 pub const LEADER_GAPS: &str = "leader_gaps";
 
+/// Signal of the own node: by how many the voters are fewer than they should be.
+pub const MISSING_VOTERS: &str = "missing_voters";
+/// Signal of the own node: by how many they are more.
+pub const SURPLUS_VOTERS: &str = "surplus_voters";
+
 /// A process that does not run for half of the time is starved.
 const STALLED_SHARE_LIMIT: f64 = 0.5;
 /// One long stall is a pause: Raft replaces a leader that is silent for longer.
 const STALLS_LIMIT: f64 = 3.0;
 
 /// The signals of the own node, each with the largest value that is a measurement.
-const OWN_SIGNALS: [(&str, f64); 3] = [(WRITE_AGE, 3600.0), (STALLED_SHARE, 1.0), (STALLS, 1000.0)];
+const OWN_SIGNALS: [(&str, f64); 5] = [
+    (WRITE_AGE, 3600.0),
+    (STALLED_SHARE, 1.0),
+    (STALLS, 1000.0),
+    (MISSING_VOTERS, 1000.0),
+    (SURPLUS_VOTERS, 1000.0),
+];
 /// The signals of other voters. The longest silence is 100 years.
 const OTHER_SIGNALS: [(&str, f64); 3] = [(SILENCE, 3.2e9), (LEADER_SHARE, 1.0), (LEADER_GAPS, 1000.0)];
 /// A reading of this age says nothing.
@@ -84,6 +96,8 @@ pub struct View {
     write_age_limit: f64,
     /// The silence from which on a voter counts as dead; `None`: never.
     silence_limit: Option<f64>,
+    /// How many voters there should be; `None`: as many as there are.
+    voters: Option<usize>,
     /// The last reading of each signal of this node and of the voters, and its time.
     readings: BTreeMap<(NodeId, &'static str), (f64, Duration)>,
     /// When each other voter last said that its own writes wait for its disk.
@@ -99,11 +113,61 @@ impl View {
             node,
             write_age_limit: write_age_limit.as_secs_f64(),
             silence_limit: silence_limit.map(|limit| limit.as_secs_f64()),
+            voters: None,
             readings: BTreeMap::new(),
             pressed: BTreeMap::new(),
             suspects: BTreeMap::new(),
             place: Place::default(),
         }
+    }
+
+    /// Sets how many voters there should be.
+    pub(super) fn voters(mut self, voters: Option<usize>) -> View {
+        self.voters = voters;
+        self
+    }
+
+    /// How many voters are too few and too many, as signals; none if any number will do.
+    pub(super) fn voter_counts(&self) -> Option<[(&'static str, f64); 2]> {
+        self.voters?;
+        let count = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        Some([(MISSING_VOTERS, count(self.missing_voters())), (SURPLUS_VOTERS, count(self.surplus_voters()))])
+    }
+
+    /// By how many voters are fewer than they should be.
+    pub(super) fn missing_voters(&self) -> usize {
+        self.voters.map_or(0, |voters| voters.saturating_sub(self.place.voters.len()))
+    }
+
+    /// By how many voters are more than they should be.
+    pub(super) fn surplus_voters(&self) -> usize {
+        self.voters.map_or(0, |voters| self.place.voters.len().saturating_sub(voters))
+    }
+
+    /// What is due because there are too few voters or too many: the action, its cause, and the numbers.
+    ///
+    /// Of too many, a dead voter is demoted first, then one that is not reached, then the one with the
+    /// largest number; never this node, which leads. Nodes with the same knowledge select alike. A spare goes
+    /// into the place of a dead voter before it becomes one more.
+    pub(super) fn voters_due(&self, now: Duration) -> Option<(Act, &'static str, Vec<Evidence>)> {
+        if !self.place.is_leader {
+            return None;
+        }
+        let mut dead = self.dead(now);
+        if let Some(spare) = self.place.spare
+            && let Some(missing) = self.beyond(now, self.node, MISSING_VOTERS, 1.0)
+        {
+            let is_free = dead.next().is_none();
+            return is_free.then(|| (Act::Promote { spare: Member(spare) }, "too-few-voters", vec![missing]));
+        }
+        let surplus = self.beyond(now, self.node, SURPLUS_VOTERS, 1.0)?;
+        if let Some((voter, silent)) = dead.max_by_key(|(voter, _)| *voter) {
+            let act = Act::Demote { voter: Member(voter), is_dead: true };
+            return Some((act, "too-many-voters", vec![surplus, silent]));
+        }
+        let others = self.place.voters.iter().copied().filter(|voter| *voter != self.node);
+        let voter = others.max_by_key(|voter| (!self.place.reached.contains(voter), *voter))?;
+        Some((Act::Demote { voter: Member(voter), is_dead: false }, "too-many-voters", vec![surplus]))
     }
 
     /// This node.
@@ -238,7 +302,14 @@ impl View {
         if let Some((_, evidence)) = self.leader_cause(now).filter(|(leader, _)| *leader == node) {
             return evidence;
         }
-        self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect()
+        let mut evidence: Vec<Evidence> =
+            self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect();
+        if let Some((act, _, numbers)) = self.voters_due(now).filter(|(act, ..)| act.subject().0 == node)
+            && !matches!(act, Act::Demote { is_dead: true, .. })
+        {
+            evidence.extend(numbers);
+        }
+        evidence
     }
 
     /// The voters that count as dead, with the reading that says so.
@@ -282,6 +353,9 @@ impl Knowledge for View {
         }
         if self.place.spare.is_some() {
             self.dead(now).for_each(|(voter, _)| each(&Member(voter)));
+        }
+        if let Some((act, ..)) = self.voters_due(now) {
+            each(act.subject());
         }
     }
 }
