@@ -451,6 +451,8 @@ address = "127.0.0.1:7402"
         check("mode = \"brave\"", &["unknown variant `brave`", "`dry-run`", "`active`"]);
         check("slow_disk_ms = 7", &["`heal.slow_disk_ms` is 7", "at least 100"]);
         check("replace_after_s = 3", &["`heal.replace_after_s` is 3", "at least 10", "remove the line"]);
+        check("voters = 4", &["`heal.voters` is 4", "write 1, 3, 5", "remove the line"]);
+        check("voters = 0", &["`heal.voters` is 0"]);
         check("slow = 7", &["unknown field `slow`", "`slow_disk_ms`"]);
     }
 

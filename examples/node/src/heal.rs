@@ -196,12 +196,20 @@ impl Active {
                 self.feed(now, Input::Outcome { id, result: Ok(()) });
             }
             Output::Replace { id, dead, spare } => {
-                let (replace, ended) = (replace(node, dead, spare), self.ended.0.clone());
-                tokio::spawn(async move {
-                    let result = replace.await;
-                    // The healer may have ended.
-                    let _ = ended.send((id, result));
-                });
+                let request = AdminRequest::Replace { old: dead, new: spare };
+                self.change(id, change(node, Some(dead), request));
+            }
+            Output::Promote { id, spare, voters } => {
+                let request = AdminRequest::Promote { node: spare };
+                self.change(
+                    id,
+                    change(node, None, AdminRequest::Planned { voters, request: request.into() }),
+                );
+            }
+            Output::Demote { id, voter, is_dead, voters } => {
+                let request = AdminRequest::Demote { node: voter };
+                let planned = AdminRequest::Planned { voters, request: request.into() };
+                self.change(id, change(node, is_dead.then_some(voter), planned));
             }
             Output::Ask(ask) => {
                 let (answer, answers) = (carry_out(node.store().clone(), ask), self.answers.0.clone());
@@ -215,6 +223,16 @@ impl Active {
             // Of a newer x0-mapek: nothing is done, and the loop gives up on it.
             _ => {}
         }
+    }
+
+    /// Carries out a change of the voters, whose result comes back as an outcome.
+    fn change(&self, id: u64, change: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let ended = self.ended.0.clone();
+        tokio::spawn(async move {
+            let result = change.await;
+            // The healer may have ended.
+            let _ = ended.send((id, result));
+        });
     }
 
     fn answer(&mut self, now: Duration, ask: Ask) -> Answer {
@@ -313,18 +331,26 @@ pub(crate) fn records(data_dir: &std::path::Path) -> std::io::Result<Vec<Record>
     records::read(&data_dir.join("heal"))
 }
 
-/// Replaces a voter, once a majority of the voters does not reach it. The leader, which is this node or its
-/// successor, checks again in the step of the change that the spare has caught up and that a majority of the
-/// voters after the change is reached.
-fn replace(node: &Node, dead: NodeId, spare: NodeId) -> impl Future<Output = Result<(), String>> + use<> {
+/// Changes the voters; if one of them is dead, once a majority of the voters does not reach it. The leader,
+/// which is this node or its successor, checks again in the step of the change that the new voter has caught
+/// up and that a majority of the voters after the change is reached.
+fn change(
+    node: &Node,
+    dead: Option<NodeId>,
+    request: AdminRequest,
+) -> impl Future<Output = Result<(), String>> + use<> {
     let (own, voters) = (node.id(), node.status().membership.voters);
-    let others = voters.iter().copied().filter(|voter| *voter != own && *voter != dead);
-    let asked: Vec<_> = others.map(|voter| node.status_of(voter, WITNESS_LIMIT)).collect();
-    let change = node.admin(AdminRequest::Replace { old: dead, new: spare });
+    let others = voters.iter().copied().filter(|voter| *voter != own && Some(*voter) != dead);
+    // Without a dead voter there is nothing to ask for.
+    let asked = others.filter(|_| dead.is_some()).map(|voter| node.status_of(voter, WITNESS_LIMIT));
+    let asked: Vec<_> = asked.collect();
+    let change = node.admin(request);
     async move {
-        let answers = crate::status::all(asked).await;
-        let answers = answers.iter().flatten();
-        witnessed(&voters, answers.map(|status| (status.node, status.reached.contains(&dead))))?;
+        if let Some(dead) = dead {
+            let answers = crate::status::all(asked).await;
+            let answers = answers.iter().flatten();
+            witnessed(&voters, answers.map(|status| (status.node, status.reached.contains(&dead))))?;
+        }
         change.await.map(drop).map_err(|error| causes(&error.into()))
     }
 }
@@ -402,7 +428,8 @@ fn options(config: &HealConfig) -> Option<HealerOptions> {
     let options = HealerOptions::new()
         .mode(mode)
         .slow_disk(Duration::from_millis(config.slow_disk_ms))
-        .replace_after(config.replace_after_s.map(Duration::from_secs));
+        .replace_after(config.replace_after_s.map(Duration::from_secs))
+        .voters(config.voters);
     Some(config.approve.iter().fold(options, |options, kind| options.approve(kind.kind())))
 }
 

@@ -547,3 +547,34 @@ fn a_spare_replaces_a_dead_voter_which_is_none_when_it_returns() {
     cluster.kill(other);
     until("a put of two of three", || cluster.put().is_some());
 }
+
+#[test]
+fn the_number_of_voters_is_kept() {
+    let mut cluster = Cluster::started("mode = \"active\"\nvoters = 3");
+    cluster.add_spare();
+    let leader = cluster.a_leader();
+    let voters = |roles: &BTreeMap<u64, String>| roles.values().filter(|role| *role == "voter").count();
+    let (other, operator) = ((leader % 3 + 1).to_string(), cluster.path(OPERATOR));
+    let demoted = cluster.run(&["member", "demote", &other], &operator);
+    assert!(demoted.status.success(), "{demoted:?}");
+    assert_eq!(voters(&cluster.roles()), 2);
+    let begun = Instant::now();
+    until("a third voter", || voters(&cluster.roles()) == 3);
+    eprintln!("a spare is a voter after {:.1?}", begun.elapsed());
+    until("the proof", || cluster.record(leader, ": helped: ").is_some());
+    let why = cluster.why(leader, &cluster.record(leader, "executing").unwrap());
+    for text in ["promote-spare of", "too-few-voters", "missing_voters was", "all numbers follow"] {
+        assert!(why.contains(text), "{why}");
+    }
+    // One more than there should be: a voter goes, and not the leader.
+    let learner = cluster.roles().into_iter().find(|(_, role)| role == "learner").unwrap().0.to_string();
+    let promoted = cluster.run(&["member", "promote", &learner], &operator);
+    assert!(promoted.status.success(), "{promoted:?}");
+    until("three voters", || {
+        cluster.put().unwrap();
+        let roles = cluster.roles();
+        assert!(roles.is_empty() || voters(&roles) >= 3, "{roles:?}");
+        voters(&roles) == 3 && cluster.record(leader, "demote-voter").is_some()
+    });
+    assert_eq!(cluster.leader(), Some(leader));
+}

@@ -20,6 +20,9 @@ pub(crate) struct HealConfig {
     /// A voter that is silent for this long, in seconds, is replaced by a learner that has caught up. Without
     /// it no voter is replaced.
     pub(crate) replace_after_s: Option<u64>,
+    /// How many voters there should be: a spare becomes a voter when there are fewer, and a voter a learner
+    /// when there are more. Without it their number stays as it is.
+    pub(crate) voters: Option<usize>,
     /// Actions that wait for `x0-node heal approve`.
     pub(crate) approve: Vec<ActionKind>,
     /// A program with its arguments that writes a new SVID to the file of the node, for a renewal that is
@@ -34,6 +37,8 @@ pub(crate) enum ActionKind {
     TransferLeadership,
     TakeOver,
     ReplaceVoter,
+    PromoteSpare,
+    DemoteVoter,
 }
 
 impl ActionKind {
@@ -43,6 +48,8 @@ impl ActionKind {
             ActionKind::TransferLeadership => kv::ActionKind::TransferLeadership,
             ActionKind::TakeOver => kv::ActionKind::TakeOver,
             ActionKind::ReplaceVoter => kv::ActionKind::ReplaceVoter,
+            ActionKind::PromoteSpare => kv::ActionKind::PromoteSpare,
+            ActionKind::DemoteVoter => kv::ActionKind::DemoteVoter,
         }
     }
 }
@@ -67,6 +74,7 @@ impl Default for HealConfig {
             mode: HealMode::DryRun,
             slow_disk_ms: 300,
             replace_after_s: None,
+            voters: None,
             approve: Vec::new(),
             renew_command: Vec::new(),
         }
@@ -84,6 +92,12 @@ impl HealConfig {
             return Err(format!(
                 "`heal.replace_after_s` is {seconds}, and a member that restarts would be replaced; write at least \
                  {REPLACE_AFTER_S_MIN}, better the time of a reboot, or remove the line: no member is replaced then"
+            ));
+        }
+        if let Some(voters) = self.voters.filter(|voters| *voters == 0 || voters % 2 == 0) {
+            return Err(format!(
+                "`heal.voters` is {voters}, and an even number tolerates no more failures than the odd one below it; write 1, 3, 5 \
+                 or 7, or remove the line: the number of voters stays as it is then"
             ));
         }
         if self.slow_disk_ms >= SLOW_DISK_MS_MIN {

@@ -50,11 +50,13 @@ fn the_section_sets_the_healer() {
     let of = |text: &str| options(&toml::from_str(text).unwrap());
     assert_eq!(of("mode = \"off\""), None);
     assert_eq!(of(""), Some(HealerOptions::new()));
-    let all = "mode = \"active\"\nslow_disk_ms = 500\nreplace_after_s = 60\napprove = [\"take-over\"]";
+    let all =
+        "mode = \"active\"\nslow_disk_ms = 500\nreplace_after_s = 60\nvoters = 5\napprove = [\"take-over\"]";
     let expect = HealerOptions::new()
         .mode(Mode::Active)
         .slow_disk(SECOND / 2)
         .replace_after(Some(60 * SECOND))
+        .voters(Some(5))
         .approve(kv::ActionKind::TakeOver);
     assert_eq!(of(all), Some(expect));
     // Records and configurations name a kind alike.
