@@ -61,6 +61,7 @@ pub(crate) mod peers;
 pub(crate) mod readers;
 pub(crate) mod remote;
 mod repair;
+mod reports;
 pub(crate) mod service;
 pub(crate) mod services;
 mod status;

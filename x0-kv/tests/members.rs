@@ -17,7 +17,9 @@ use x0_kv::cluster::{Node, NodeEvent, NodeOptions};
 use x0_kv::coordinator::RequestLimits;
 use x0_kv::{Client, ClientOptions, OperationError};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
-use x0_mesh::{ChannelOptions, Lane, Mux, MuxOptions, Transmit, Transport, is_guest};
+use x0_mesh::{
+    ChannelOptions, Direction, FaultInjector, Lane, Mux, MuxOptions, Transmit, Transport, is_guest,
+};
 
 use self::machine::{any_port, id, soon, until};
 
@@ -258,6 +260,28 @@ async fn a_status_reports_silence_latencies_and_waiting_operations() {
         ages.iter().all(|(node, age)| (*age > 2 * REACHED) == (*node == gone)) && ages.len() == 2
     })
     .await;
+}
+
+/// A leader that a client alone does not reach: the connection is up, and the client tells the other members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_report_a_member_that_answers_no_operation() {
+    let machine = Machine::new();
+    let (nodes, addresses) = machine.three();
+    let identity = machine.0.identity(&machine.guest_id("client"), HOUR);
+    let mut quic = QuicOptions::guest(any_port(), identity.server_config(), identity.client_config());
+    quic.peers.clone_from(&addresses);
+    let (transport, faults) = FaultInjector::new(QuicTransport::bind(quic).unwrap());
+    let client = connect(&Mux::new(transport, MuxOptions::default()), &addresses);
+    soon("the first write", client.store().put("key", "value")).await.unwrap();
+    until("the connections", || client.reached().len() == 3).await;
+    until("the leader", || nodes.iter().all(|node| node.status().leader.is_some())).await;
+    let leader = nodes[0].status().leader.unwrap();
+    assert!(nodes.iter().all(|node| node.status().reported.is_empty()));
+    faults.cut(leader, Direction::Send);
+    soon("a write past the leader", client.store().put("key", "value")).await.unwrap();
+    assert!(client.waiting().unanswered[&leader] > 0);
+    let others: Vec<&Node> = nodes.iter().filter(|node| node.id() != leader).collect();
+    until("the reports", || others.iter().all(|node| node.status().reported == [(leader, 1)].into())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

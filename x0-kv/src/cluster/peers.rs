@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use x0_identity::NodeId;
 use x0_mesh::{PeerEvent, PeerEventKind};
 
+use super::reports::Reports;
 use super::waiting::Waiting;
 use crate::scrub::ScrubStatus;
 use crate::telemetry::RefusedTelemetry;
@@ -21,6 +22,7 @@ pub(crate) struct Peers {
     scrub: Mutex<ScrubStatus>,
     set_aside: AtomicU64,
     waiting: Waiting,
+    reports: Reports,
 }
 
 impl Peers {
@@ -67,6 +69,11 @@ impl Peers {
 
     pub(super) fn scrubbed(&self, status: ScrubStatus) {
         *self.scrub.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// The reports of clients.
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// The operations that wait here.

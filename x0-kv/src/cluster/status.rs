@@ -62,6 +62,9 @@ pub struct NodeStatus {
     pub apply_latency: Option<Duration>,
     /// The operations that wait at the node.
     pub waiting: WaitingStatus,
+    /// How many clients have reported in the last 10 s that attempts at this member had no answer in time.
+    /// The members may reach each other, and a member that serves no client does not know it.
+    pub reported: BTreeMap<NodeId, u64>,
 }
 
 /// Reads the status of a node from any thread, also when the event loop of the node does not run. It keeps
@@ -108,6 +111,7 @@ impl NodeStatus {
             write_latency: replica.write_latency,
             apply_latency: replica.apply_latency,
             waiting: peers.waiting().get(),
+            reported: peers.reports().counts(now),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Messages of the status service.
 //!
-//! A request is the version (3) and 0. An answer is the version, 1, and the fields of [`NodeStatus`] in their
-//! order; lists are preceded by their length, times are microseconds. Integers are those of the other formats of this crate.
+//! A request is the version (3) and 0. A report of a client is the version, 2, and the members that let
+//! attempts time out. An answer is the version, 1, and the fields of [`NodeStatus`] in their order; lists are
+//! preceded by their length, times are microseconds. Integers are those of the other formats of this crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,10 +29,20 @@ const NODES_MAX: usize = 4096;
 pub(super) enum Message {
     Request,
     Answer(Box<NodeStatus>),
+    /// Members that let attempts of the sender time out since its last report.
+    Unanswered(BTreeSet<NodeId>),
 }
 
 pub(super) fn encode_request() -> Bytes {
     Bytes::from_static(&[STATUS_VERSION, 0])
+}
+
+pub(super) fn encode_unanswered(nodes: &BTreeSet<NodeId>) -> Bytes {
+    let mut to = BytesMut::with_capacity(32);
+    to.put_u8(STATUS_VERSION);
+    to.put_u8(2);
+    put_nodes(&mut to, nodes);
+    to.freeze()
 }
 
 pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
@@ -57,6 +68,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         write_latency,
         apply_latency,
         waiting,
+        reported,
     } = status;
     let mut to = BytesMut::with_capacity(128);
     to.put_u8(STATUS_VERSION);
@@ -93,6 +105,7 @@ pub(super) fn encode_answer(status: &NodeStatus) -> Bytes {
         codec::put_u64(&mut to, count);
     }
     put_by_node(&mut to, unanswered.iter().map(|(node, count)| (*node, *count)));
+    put_by_node(&mut to, reported.iter().map(|(node, count)| (*node, *count)));
     to.freeze()
 }
 
@@ -105,6 +118,7 @@ pub(super) fn decode(message: &Bytes) -> Result<Message, DecodeError> {
     let decoded = match from.u8("kind of status message")? {
         0 => Message::Request,
         1 => Message::Answer(Box::new(status(&mut from)?)),
+        2 => Message::Unanswered(nodes(&mut from)?),
         tag => return Err(DecodeError::Tag { what: "kind of status message", tag }),
     };
     from.finish()?;
@@ -150,6 +164,7 @@ fn status(from: &mut Decoder<'_>) -> Result<NodeStatus, DecodeError> {
             requests_per_peer_max: from.u64("limit of requests")?,
             unanswered: by_node(from, "count of attempts")?,
         },
+        reported: by_node(from, "count of clients")?,
     })
 }
 
@@ -325,14 +340,18 @@ mod tests {
                 requests_per_peer_max: 1024,
                 unanswered: [(node(2), 5)].into(),
             },
+            reported: [(node(2), 3)].into(),
         }
     }
 
     #[test]
     fn recorded_messages_mean_what_they_meant() {
-        let messages = recorded("status.hex", &[encode_request(), encode_answer(&status())]);
+        let nodes = status().membership.voters;
+        let messages = [encode_request(), encode_answer(&status()), encode_unanswered(&nodes)];
+        let messages = recorded("status.hex", &messages);
         let decoded: Vec<_> = messages.iter().map(decode).collect();
-        assert_eq!(decoded, [Ok(Message::Request), Ok(Message::Answer(Box::new(status())))]);
+        let answer = Message::Answer(Box::new(status()));
+        assert_eq!(decoded, [Ok(Message::Request), Ok(answer), Ok(Message::Unanswered(nodes))]);
     }
 
     #[test]

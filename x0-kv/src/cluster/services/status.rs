@@ -1,8 +1,9 @@
 //! The status service: answers requests for the status of this node, and asks other nodes for theirs.
 //!
-//! The service also keeps the set of peers that are reached, which the status of the node reports.
+//! The service also keeps the set of peers that are reached, which the status of the node reports. On a
+//! client it reports the members that let attempts time out to the other members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const LANE: Lane = Lane::Ordered(0);
 pub(crate) const CHANNEL: ChannelSpec =
     ChannelSpec { name: "x0.kv.status", lane: LANE, message_len_min: 0, waiting_len_max: 1 << 16 };
 
+/// The time between two looks of a client at attempts without an answer.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
 /// A request for the status of another node.
 #[derive(Debug)]
 pub(crate) struct StatusRequest {
@@ -43,6 +47,9 @@ pub(crate) struct Status {
     replica: Option<ReplicaStatus>,
     space: Space,
     taken: Vec<StatusRequest>,
+    /// The attempts without an answer that a client has reported, and when it looks again.
+    reported: BTreeMap<NodeId, u64>,
+    report_at: Duration,
 }
 
 impl Status {
@@ -53,7 +60,8 @@ impl Status {
         replica: Option<ReplicaStatus>,
     ) -> Status {
         let (waiting, space) = (BTreeMap::new(), Space::default());
-        Status { local, outbox, requests, waiting, replica, space, taken: Vec::new() }
+        let (taken, reported, report_at) = (Vec::new(), BTreeMap::new(), Duration::ZERO);
+        Status { local, outbox, requests, waiting, replica, space, taken, reported, report_at }
     }
 
     /// Sets the space that the status of this node has.
@@ -62,7 +70,37 @@ impl Status {
         self
     }
 
-    fn message(&mut self, cx: &mut Context<'_>, bus: &Bus, from: NodeId, payload: &bytes::Bytes) {
+    /// Reports the members that have let attempts of this client time out since the last report.
+    fn report(&mut self, cx: &mut Context<'_>, now: Duration, bus: &Bus) {
+        if self.replica.is_some() || now < self.report_at {
+            return;
+        }
+        self.report_at = now.saturating_add(REPORT_EVERY);
+        let counts = bus.peers.waiting().get().unanswered;
+        let is_new = |(node, count): &(&NodeId, &u64)| self.reported.get(node) != Some(count);
+        let new: BTreeSet<NodeId> = counts.iter().filter(is_new).map(|(node, _)| *node).collect();
+        let mut others = bus.peers.reached();
+        others.retain(|node| !new.contains(node));
+        // Without another member the report is made when one is reached.
+        if new.is_empty() || others.is_empty() {
+            return;
+        }
+        self.reported = counts;
+        let payload = status_message::encode_unanswered(&new);
+        for to in others {
+            // A lost report is followed by the next, as long as attempts time out.
+            let _ = self.outbox.send(cx, to, LANE, payload.clone());
+        }
+    }
+
+    fn message(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        bus: &Bus,
+        from: NodeId,
+        payload: &bytes::Bytes,
+    ) {
         match status_message::decode(payload) {
             Ok(Message::Request) => {
                 if let Some(replica) = &self.replica {
@@ -77,6 +115,14 @@ impl Status {
                     let _ = request.answer.send(NodeStatus::clone(&status));
                 }
             }
+            Ok(Message::Unanswered(mut nodes)) => {
+                if let Some(replica) = &self.replica {
+                    // Only of members: their number is bounded.
+                    let membership = replica.get().membership;
+                    nodes.retain(|node| membership.contains(*node));
+                    bus.peers.reports().take(now, from, &nodes);
+                }
+            }
             Ok(Message::Answer(_)) | Err(_) => bus.peers.decode_error(from),
         }
     }
@@ -86,7 +132,7 @@ impl Service for Status {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        _now: Duration,
+        now: Duration,
         is_raised: bool,
         bus: &mut Bus,
     ) -> Result<bool, NodeError> {
@@ -103,8 +149,9 @@ impl Service for Status {
             let Poll::Ready(received) = self.outbox.poll_recv(cx) else { break };
             is_busy = true;
             let (received, payload) = received?;
-            self.message(cx, bus, received.from, &payload);
+            self.message(cx, now, bus, received.from, &payload);
         }
+        self.report(cx, now, bus);
         if is_raised {
             let mut requests = std::mem::take(&mut self.taken);
             self.requests.take(&mut requests);
@@ -124,6 +171,10 @@ impl Service for Status {
             self.waiting.remove(&peer);
         }
         Ok(is_busy)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.replica.is_none().then_some(self.report_at)
     }
 
     fn close(&mut self, error: &OperationError) {
