@@ -441,6 +441,42 @@ fn a_record_before_the_outputs_does_not_damage_the_journal() {
     }
 }
 
+/// Another peer brings all that the stage is to hold, at any moment of the transfer, and then the replica and
+/// its peer write: the replica goes on with a stage that a write does not prune.
+#[test]
+fn a_write_between_ranges_that_others_have_overtaken_does_not_damage_the_journal() {
+    let mut ranges = 0;
+    for before in 0..24_u64 {
+        let mut random = Random::new(before);
+        let mut fetching = Fetching::new(300, &mut random);
+        // So many datagrams arrive.
+        let budget = |mut left: u64| {
+            move || {
+                left = left.saturating_sub(1);
+                left == 0
+            }
+        };
+        fetching.step(0, budget(before + 1));
+        fetching.map.join(&fetching.source.delta(&fetching.map.version()).unwrap()).unwrap();
+        fetching.journal.record(&fetching.map).unwrap();
+        for round in 0..3 {
+            fetching.now += Duration::from_millis(50);
+            fetching.step(0, budget(6 + before % 5));
+            fetching.map.put(b"mine", round, b"between the ranges").unwrap();
+            fetching.journal.record(&fetching.map).unwrap();
+            change(&mut fetching.source, &mut random);
+        }
+        while fetching.source.frontier() != fetching.map.frontier() {
+            assert!(fetching.now < Duration::from_secs(60), "{before}");
+            fetching.step(0, || false);
+            fetching.step(1, || false);
+        }
+        fetching.reopen(before);
+        ranges += fetching.ranges;
+    }
+    assert!(ranges > 10, "{ranges}");
+}
+
 /// Deltas of others, writes, snapshots and restarts, all between the ranges of a transfer.
 #[test]
 fn whatever_comes_between_ranges_does_not_damage_the_journal() {

@@ -1,9 +1,12 @@
 //! Keys by reference: the bytes of an overwrite or a removal do not grow with the key.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use x0_crdt::internal::{JoinSource, JoinStep, Transfer};
-use x0_crdt::{CausalMap, DeltaError, ReplicaId, SessionError, SessionOptions};
+use x0_crdt::{
+    CausalMap, DeltaError, ReplicaId, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
+};
 
 use super::net::{Link, Net};
 use super::random::Random;
@@ -246,6 +249,59 @@ fn changes_of_both_sides_without_history_cost_what_differs() {
             // Both sides compare their states, and each value that one of them has replaced counts for both.
             assert!(bytes <= 60.0, "{bytes}");
         }
+    }
+}
+
+/// The values of one side that the other has not announced are not compared. The other one gets them in
+/// another way before it answers, and its answer must not take them from the first.
+#[test]
+fn values_that_a_peer_gets_during_a_reconciliation_stay() {
+    for forgets in [false, true] {
+        let mut random = Random::new(4);
+        let keys = keys(400, 16, &mut random);
+        let mut maps = [1, 2].map(|id| CausalMap::create(ReplicaId::new(id)));
+        for key in &keys {
+            maps[0].put(key, 1, &value(&mut random)).unwrap();
+        }
+        let [first, second] = &mut maps;
+        second.take_from(first, true);
+        for (number, key) in keys.iter().take(120).enumerate() {
+            maps[number % 2].put(key, 2, &value(&mut random)).unwrap();
+        }
+        for map in &mut maps {
+            map.collect_tombstones(&map.version());
+        }
+        let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&SessionOptions::default(), seed));
+        let (mut now, mut has_met) = (Duration::ZERO, false);
+        while maps[0].frontier() != maps[1].frontier() {
+            assert!(now < Duration::from_secs(60));
+            for side in [1, 0] {
+                let mut waiting = VecDeque::from([(side, None::<Vec<u8>>)]);
+                while let Some((to, datagram)) = waiting.pop_front() {
+                    // The first request for coded symbols.
+                    if to == 1 && !has_met && datagram.as_ref().is_some_and(|bytes| bytes[0] == 0x17) {
+                        has_met = true;
+                        let [first, second] = &mut maps;
+                        second.take_from(first, true);
+                        if forgets {
+                            first.put(b"later", 3, b"value").unwrap();
+                            first.collect_tombstones(&first.version());
+                        }
+                    }
+                    let input = datagram.as_deref().map_or(SessionInput::Timeout, SessionInput::Datagram);
+                    sessions[to].handle(now, input, &mut maps[to]).unwrap();
+                    while let Some(output) = sessions[to].poll_output() {
+                        if let SessionOutput::Send(datagram) = output {
+                            waiting.push_back((1 - to, Some(datagram)));
+                        }
+                    }
+                }
+            }
+            now += Duration::from_millis(5);
+        }
+        assert!(has_met, "the states are compared");
+        assert!(keys.iter().all(|key| maps[0].holds(key) && maps[1].holds(key)), "{forgets}");
+        assert_eq!(maps[0].holds(b"later"), forgets);
     }
 }
 

@@ -562,6 +562,35 @@ fn a_long_complete_map_is_a_snapshot_of_the_log() {
     assert_eq!(recovered.last_index, recovered.base.index + 1);
 }
 
+/// The same on files, which do not grow with each complete map.
+#[test]
+fn long_complete_maps_replace_each_other_in_the_folder() {
+    let (folder, options) = (tempfile::tempdir().unwrap(), options(1));
+    let open = || {
+        let log = super::journal_in(folder.path(), &options, node(1)).unwrap();
+        Journal::open(Box::new(log), node(1), 9, options.hash_key).unwrap()
+    };
+    let (mut journal, mut map) = open();
+    for round in 0..40_u64 {
+        let mut random = Random(round);
+        let value: Vec<u8> = (0..60_000).map(|_| random.below(256).to_le_bytes()[0]).collect();
+        map.put(&[round.to_le_bytes()[0] % 5], round, &value).unwrap();
+        journal.write(journal.record(&map).unwrap()).unwrap();
+        if round % 9 == 8 {
+            journal.write(journal.whole(&map)).unwrap();
+        }
+        if round % 6 == 5 {
+            drop(journal);
+            let (reopened, found) = open();
+            assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()), "{round}");
+            (journal, map) = (reopened, found);
+        }
+    }
+    let files = std::fs::read_dir(folder.path().join("crdt")).unwrap();
+    let len: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!((300_000..6_000_000).contains(&len), "{len}");
+}
+
 /// What a crash leaves of a snapshot that was not adopted does not count.
 #[test]
 fn a_disk_that_is_full_leaves_what_was_written_before() {
