@@ -26,8 +26,9 @@
 //! # Recovery
 //! A link that is down is probed steadily, without back-off, so that it is up soon after it was healed,
 //! however long the cut was. A node with many such links sets their pause by
-//! [`set_interval_down`](Liveness::set_interval_down): [`datagram`](crate::datagram) probes a link every 50 ms
-//! in its first minute, then every 100 ms, and 160 times a second in total when more than 16 links are down.
+//! [`set_interval_down`](Liveness::set_interval_down): [`datagram`](crate::datagram) probes a link every
+//! 50 ms in its first minute, then every 100 ms, and 160 times a second in total when more than 16 links are
+//! down.
 //!
 //! # Glossary
 //! - *Frame*: anything that the link carries. *Traffic*: frames other than probes.

@@ -891,7 +891,8 @@ fn a_flood_ends_at_a_node_that_does_not_relay() {
     assert_eq!(reached, [(1, 10), (2, 6), (3, 10), (4, 6), (4, 10)]);
 }
 
-/// A message that does not fit the best link to a neighbour takes another one, and is counted where none fits.
+/// A message that does not fit the best link to a neighbour takes another one, and is counted where none
+/// fits.
 #[test]
 fn a_flood_that_is_too_long_for_a_link_is_counted() {
     let short = PortId(1);

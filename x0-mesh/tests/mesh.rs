@@ -226,8 +226,8 @@ async fn an_epoch_without_a_path_ends_before_the_idle_timeout() {
     assert!(ends(&mut nodes.transports[0]).await.is_empty());
 }
 
-/// After a cut of any length the transports are connected within 150 ms of healing, wherever the pause of their
-/// diallers was. In virtual time.
+/// After a cut of any length the transports are connected within 150 ms of healing, wherever the pause of
+/// their diallers was. In virtual time.
 #[tokio::test(start_paused = true)]
 async fn a_peer_is_up_soon_after_a_long_cut() {
     let domain = Domain::new("mesh.test");

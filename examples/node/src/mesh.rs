@@ -30,8 +30,8 @@ use crate::control::MeshState;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection outlives an interruption of all ways that is shorter.
 const NO_ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Silence is reported after three of these pauses at the latest: before a follower holds an election, so that
-/// it waits for a leader whose path is being replaced.
+/// Silence is reported after three of these pauses at the latest: before a follower holds an election, so
+/// that it waits for a leader whose path is being replaced.
 const KEEP_ALIVE: Duration = Duration::from_millis(100);
 
 /// A link of a node, and neighbours on it.

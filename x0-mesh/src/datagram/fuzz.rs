@@ -113,8 +113,8 @@ impl Pair {
         contents
     }
 
-    /// A control frame of the second end arrives, authentic and with another content: bits are flipped, or its
-    /// end is missing, or bytes follow.
+    /// A control frame of the second end arrives, authentic and with another content: bits are flipped, or
+    /// its end is missing, or bytes follow.
     #[cfg(test)]
     fn take_changed(&mut self, content: &[u8], random: &mut crate::random::SplitMix64) {
         let mut draw = |count: usize| usize::try_from(random.next() % count.max(1) as u64).unwrap_or(0);
@@ -184,8 +184,8 @@ mod tests {
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
     }
 
-    /// Probes and messages of the router that an authentic neighbour could send, but for some bits. Tables stay
-    /// within their bounds, and new keys make the link work again.
+    /// Probes and messages of the router that an authentic neighbour could send, but for some bits. Tables
+    /// stay within their bounds, and new keys make the link work again.
     #[test]
     fn changed_contents_of_authentic_frames_are_taken() {
         let mut random = SplitMix64::new(5);

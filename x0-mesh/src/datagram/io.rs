@@ -73,7 +73,8 @@ pub enum Input<'a> {
         /// In bytes.
         mtu: usize,
     },
-    /// A port has another address of its own: its neighbours learn it from the next frame, which is sent soon.
+    /// A port has another address of its own: its neighbours learn it from the next frame, which is sent
+    /// soon.
     AddressChanged {
         /// The port.
         port: PortId,

@@ -7,9 +7,9 @@ use core::time::Duration;
 use super::link::Link;
 use crate::router::LinkId;
 
-/// All links by their numbers, in the order in which they were made. A link that may have changed is noted, so
-/// that [`Links::refresh`] looks at it alone: a wake-up of a node with hundreds of neighbours costs what the
-/// due links cost.
+/// All links by their numbers, in the order in which they were made. A link that may have changed is noted,
+/// so that [`Links::refresh`] looks at it alone: a wake-up of a node with hundreds of neighbours costs what
+/// the due links cost.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     links: BTreeMap<LinkId, Link>,

@@ -26,8 +26,8 @@ struct Watch {
     is_reported: bool,
 }
 
-/// A member that attracts traffic by a false metric, and drops it, keeps its links up. Only the silence of the
-/// destination shows that.
+/// A member that attracts traffic by a false metric, and drops it, keeps its links up. Only the silence of
+/// the destination shows that.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     watches: BTreeMap<NodeId, Watch>,

@@ -389,8 +389,8 @@ impl Core {
         Poll::Ready(())
     }
 
-    /// Whether the port towards a node takes packets; if not, the sender that was admitted last on this thread
-    /// has to wait.
+    /// Whether the port towards a node takes packets; if not, the sender that was admitted last on this
+    /// thread has to wait.
     pub(super) fn takes(&mut self, to: NodeId) -> bool {
         let busy = if self.ports.iter().any(|port| port.is_congested) {
             self.engine.port_to(to).filter(|port| self.is_congested(*port))

@@ -42,9 +42,9 @@ impl MeshPort {
         }
     }
 
-    /// Opens the link again when it has failed: one second later, and every second until that succeeds. Without
-    /// it a failed link remains closed; [`Mesh::ports`](super::Mesh::ports) has the reason. `open` is called on
-    /// the task of the mesh, and must not block.
+    /// Opens the link again when it has failed: one second later, and every second until that succeeds.
+    /// Without it a failed link remains closed; [`Mesh::ports`](super::Mesh::ports) has the reason. `open` is
+    /// called on the task of the mesh, and must not block.
     #[must_use]
     pub fn reopen(
         mut self,
@@ -77,9 +77,9 @@ impl MeshPort {
     /// to 15 s as long as it does not exceed the lifetime of the mappings
     /// ([`LinkFacts::keep_alive`](crate::datagram::LinkFacts::keep_alive)).
     ///
-    /// The candidates of this node are the addresses at which its neighbours see it, and that of the link; for
-    /// a link to `0.0.0.0` or `::`, those of the machine's interfaces, without loopback and link-local ones: by
-    /// them two nodes behind one NAT reach each other.
+    /// The candidates of this node are the addresses at which its neighbours see it, and that of the link;
+    /// for a link to `0.0.0.0` or `::`, those of the machine's interfaces, without loopback and link-local
+    /// ones: by them two nodes behind one NAT reach each other.
     #[must_use]
     pub fn traverse(mut self) -> MeshPort {
         self.public.get_or_insert_default();
@@ -157,8 +157,8 @@ impl MeshOptions {
     ) -> MeshOptions {
         let mut datagrams = DatagramOptions::new(unpredictable());
         let seconds = std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_secs());
-        // From 2020 on, so that the limit of the router lasts until 2088. A number that is too low is corrected
-        // by the first neighbour that shows a higher one.
+        // From 2020 on, so that the limit of the router lasts until 2088. A number that is too low is
+        // corrected by the first neighbour that shows a higher one.
         let seqno = u32::try_from(seconds.saturating_sub(1_577_836_800)).unwrap_or(u32::MAX);
         datagrams.router = datagrams.router.seqno(seqno);
         MeshOptions {

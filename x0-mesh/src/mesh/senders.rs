@@ -12,7 +12,7 @@ use crate::datagram::PortId;
 #[derive(Debug, Default)]
 pub(super) struct Sender(Mutex<Option<(PortId, u64)>>);
 
-/// Who waits for which port. quinn asks whether a socket is writable without saying where the connection
+/// Senders that wait for a port. quinn asks whether a socket is writable without saying where the connection
 /// sends. The answer is yes, therefore, until the connection has tried: it does so next on its thread.
 #[derive(Debug, Default)]
 pub(super) struct Senders {

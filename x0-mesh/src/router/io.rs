@@ -91,11 +91,11 @@ pub enum Report {
         /// The sequence number of this node at that time.
         own: u32,
     },
-    /// Nothing has arrived from a destination while datagrams were sent to it over a relay whose link is up: a
-    /// member on the way drops them, such as one that advertises false metrics, or the destination does not
-    /// answer. Detected by [`datagram`](crate::datagram), once until something arrives or the next hop changes.
-    /// A source is what neighbours state: a member that also forges datagrams of the destination is not
-    /// detected.
+    /// Nothing has arrived from a destination while datagrams were sent to it over a relay whose link is up:
+    /// a member on the way drops them, such as one that advertises false metrics, or the destination does not
+    /// answer. Detected by [`datagram`](crate::datagram), once until something arrives or the next hop
+    /// changes. A source is what neighbours state: a member that also forges datagrams of the destination is
+    /// not detected.
     #[error(
         "nothing has arrived from {destination} for {} ms while datagrams were sent to it over {next}: a node on the way drops them, or it does not answer; check both",
         silence.as_millis()

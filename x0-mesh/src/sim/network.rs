@@ -195,10 +195,10 @@ impl Network {
         self.detection = detection;
     }
 
-    /// Sets how long an end of a connection hears nothing before it reports [`PeerEventKind::Degraded`]. An end
-    /// that hears its peer again reports `Up` after a sixteenth of that time. 375 ms unless set: in the usual
-    /// settings of QUIC it is at most three quarters of the time after which a peer is given up, and at least
-    /// three eighths.
+    /// Sets how long an end of a connection hears nothing before it reports [`PeerEventKind::Degraded`]. An
+    /// end that hears its peer again reports `Up` after a sixteenth of that time. 375 ms unless set: in the
+    /// usual settings of QUIC it is at most three quarters of the time after which a peer is given up, and at
+    /// least three eighths.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence = silence;
     }

@@ -74,8 +74,8 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
-/// The reports, and a line for each answer that is none: another version of the program may run on a node, and
-/// the others have answered all the same.
+/// The reports, and a line for each answer that is none: another version of the program may run on a node,
+/// and the others have answered all the same.
 fn split(answers: Vec<(NodeId, Result<Option<Report>>)>) -> (BTreeMap<NodeId, Option<Report>>, String) {
     let (mut reports, mut failures) = (BTreeMap::new(), String::new());
     for (node, answer) in answers {

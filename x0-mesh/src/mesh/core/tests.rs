@@ -525,7 +525,7 @@ fn a_failed_link_is_opened_again() {
 fn a_failed_link_wakes_the_driver() {
     let wire = Arc::new(Mutex::new(Wire { is_broken: true, ..Wire::default() }));
     let link = Box::new(ScriptedLink { wire, takes_many: true, peer: at(2) });
-    let open = Box::new(|| Err("not yet".into()));
+    let open: super::super::port::Open = Box::new(|| Err("not yet".into()));
     let port = Port::new(link, Arc::new(PortSocket::new(at(1))), Some(open));
     let mut engine = Datagrams::new(node(1), DatagramOptions::new(1));
     engine.add_port(PORT, PortOptions::new(MTU));

@@ -20,8 +20,8 @@ const ATTEMPTS_MAX: u8 = 8;
 const SEQNO_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The greatest sequence number that a young node takes over: the greatest to begin with, and 2^30 more, for
-/// which requests need months. A forged number above it would leave no room for newer ones; it is reported and
-/// outbid in steps of one only.
+/// which requests need months. A forged number above it would leave no room for newer ones; it is reported
+/// and outbid in steps of one only.
 const SEQNO_CATCH_UP_MAX: u32 = RouterOptions::SEQNO_LIMIT / 2 * 3;
 
 /// A request that this node made or forwarded.

@@ -280,9 +280,9 @@ fn measure(
 /// What a system has to bear without a change of the path.
 #[derive(Debug, Clone, Copy)]
 enum Stress {
-    /// Each core has four times as much work as it can do.
+    /// Four times as much work on each core as it can do.
     Oversubscribed,
-    /// Each link loses so many percent in both directions.
+    /// Loss of so many percent on each link, in both directions.
     Loss(u32),
 }
 

@@ -135,8 +135,8 @@ pub(super) fn bird(rig: &Rig) -> Result<Box<dyn System>> {
     })
 }
 
-/// FRR with OSPF, and BFD of 50 ms and a multiplier of 3 on each link: three daemons on each node. They look up
-/// a group that only an installed package has, and see a file with it in a mount namespace of their own.
+/// FRR with OSPF, and BFD of 50 ms and a multiplier of 3 on each link: three daemons on each node. They look
+/// up a group that only an installed package has, and see a file with it in a mount namespace of their own.
 pub(super) fn frr(rig: &Rig) -> Result<Box<dyn System>> {
     let packages = ["frr", "libyang2", "libjson-c5", "libc-ares2", "libpcre2-8-0", "libcap2"];
     let root = debian::fetch("frr", &packages)?;
