@@ -25,7 +25,7 @@
 //! `signer_uri_count`, `signer_uri_not_text`, `signer_spiffe_id`, `signer_path`, `unknown_issuer`,
 //! `signature`, `signature_algorithm`, `path_len`, `name_constraints`, `name_constraints_encoding`,
 //! `extended_key_usage`, `policy`, `policy_extension`, `critical_extension`, `signatures`, `comparisons`,
-//! `steps`.
+//! `steps`. Six of them have a series from the start, the others after their first refusal.
 //!
 //! Reserved for the authorizer, and absent until it exists: `x0_identity_decisions_total` (`verdict`),
 //! `x0_identity_audit_records_total` and `x0_identity_audit_lag_seconds`.
