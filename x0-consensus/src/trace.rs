@@ -14,9 +14,9 @@
 //! | `consensus.apply` | `consensus.propose` of the leader | one batch of the state machine |
 //! | `consensus.election` | that of the winner, on the others | the loss of the leader, the next one is known |
 //!
-//! The election of a leader is a tree of its own: the span of the winner, below it those of the others, and of
-//! the entry that begins the term what a command has. A member that asked for votes itself, or that learns of
-//! the leader before that entry, has a span without a parent.
+//! The election of a leader is a tree of its own: the span of the winner, below it those of the others, and
+//! of the entry that begins the term what a command has. A member that asked for votes itself, or that learns
+//! of the leader before that entry, has a span without a parent.
 //!
 //! The field `node` of each span is the id of the member.
 //!

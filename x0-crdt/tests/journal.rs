@@ -130,8 +130,8 @@ fn damage_before_the_last_record_is_an_error_and_changes_nothing() {
     assert!(matches!(other, Err(JournalError::HashKey { .. })));
 }
 
-/// Frames with right checksums whose payloads are damaged, left out, repeated and in another order: refused, or
-/// another map, which can be saved.
+/// Frames with right checksums whose payloads are damaged, left out, repeated and in another order: refused,
+/// or another map, which can be saved.
 #[test]
 fn frames_of_any_payload_are_refused_or_another_map() {
     let mut random = Random::new(8);

@@ -14,9 +14,10 @@
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
 //!   They are built once and read the current SVID and bundle at each handshake, so that a rotation drops no
 //!   connection.
-//! - `IssuanceEndpoint` and `IssuanceSource` (feature `issuance`) are the drivers of both sides, with threads.
-//! - `SvidFollower` (feature `rustls`) is an identity that follows an `SvidSource`: files, an issuer in this process, or
-//!   any Workload API.
+//! - `IssuanceEndpoint` and `IssuanceSource` (feature `issuance`) are the drivers of both sides, with
+//!   threads.
+//! - `SvidFollower` (feature `rustls`) is an identity that follows an `SvidSource`: files, an issuer in this
+//!   process, or any Workload API.
 //! - The module `workload_api` (feature `workload-api`) serves the SPIFFE Workload API inside this process,
 //!   and is a client of any. With the feature `sds` it serves Envoy as well.
 //! - `UnixAttestor` (feature `unix-peers`, Linux) attests processes that connect to a Unix domain socket.

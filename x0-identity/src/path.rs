@@ -153,8 +153,8 @@ impl<'a> Search<'a> {
         self.presented.get(position)?.as_ref()
     }
 
-    /// The certificates that have the name of an issuer, in the order in which they are tried: those whose key
-    /// identifiers fit come first (RFC 5280 §4.2.1.1), and authorities before presented certificates.
+    /// The certificates that have the name of an issuer, in the order in which they are tried: those whose
+    /// key identifiers fit come first (RFC 5280 §4.2.1.1), and authorities before presented certificates.
     fn issuers(&mut self, position: usize, of: &Presented<'_>) -> Rc<[CertificateAt]> {
         if let Some(Some(issuers)) = self.issuers.get(position) {
             return Rc::clone(issuers);

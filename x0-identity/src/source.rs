@@ -42,8 +42,8 @@ pub enum SvidState {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SvidPoll {
-    /// What the source gives from now on; `None` if nothing has changed since the answer before. After an error
-    /// what was given before stays in use.
+    /// What the source gives from now on; `None` if nothing has changed since the answer before. After an
+    /// error what was given before stays in use.
     pub change: Result<Option<SvidState>, SvidSourceError>,
     /// When to ask again at the latest, from now on.
     pub again: Duration,
@@ -76,13 +76,13 @@ impl SvidSourceError {
 /// `workload_api::ClientSource`. An [`SvidFollower`] asks it.
 ///
 /// # Contract
-/// - The first answer without an error has a change. A change is complete: the bundle of the trust domain of the
-///   SVID and all foreign ones, so that what is missing is not trusted any more.
+/// - The first answer without an error has a change. A change is complete: the bundle of the trust domain of
+///   the SVID and all foreign ones, so that what is missing is not trusted any more.
 /// - Every change has the SPIFFE ID of the first one.
-/// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken. Asking
-///   it earlier does no harm. A source wakes from any thread, also while it is asked.
-/// - It may block for as long as a file takes to be read or a certificate to be signed: the thread that asks it does
-///   nothing else.
+/// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken.
+///   Asking it earlier does no harm. A source wakes from any thread, also while it is asked.
+/// - It may block for as long as a file takes to be read or a certificate to be signed: the thread that asks
+///   it does nothing else.
 /// - An error changes nothing. A source that failed is asked again, for ever.
 pub trait SvidSource: Send {
     /// The change since the last call, by the system's clock `now`.
@@ -118,8 +118,8 @@ pub enum FollowError {
     Thread,
 }
 
-/// An [`Identity`] that follows a source, on a thread of its own. Dropping the follower ends it; the identity stays
-/// as it is.
+/// An [`Identity`] that follows a source, on a thread of its own. Dropping the follower ends it; the identity
+/// stays as it is.
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -112,7 +112,8 @@ fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The first SVID by a join token, whose key is stored before, and the next one over mutual TLS at half of its validity.
+/// The first SVID by a join token, whose key is stored before, and the next one over mutual TLS at half of
+/// its validity.
 #[test]
 fn a_workload_is_attested_once_and_renews() {
     let running = Running::plain(Duration::from_secs(4));

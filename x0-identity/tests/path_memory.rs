@@ -1,5 +1,5 @@
-//! The memory of path validation: no vector takes more than 1 MiB. A program of its own, because its allocator counts
-//! what every thread allocates.
+//! The memory of path validation: no vector takes more than 1 MiB. A program of its own, because its
+//! allocator counts what every thread allocates.
 #![cfg(feature = "rustls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 #![allow(clippy::print_stdout, reason = "the largest is read in the log")]

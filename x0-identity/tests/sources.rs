@@ -88,7 +88,8 @@ fn conforms(mut source: impl SvidSource, change: impl FnOnce()) {
     assert!(bundles.get(&domain("example.com")).is_some());
 }
 
-/// The identity of a follower has the newer SVID and the foreign bundle after a change, and the follower ends.
+/// The identity of a follower has the newer SVID and the foreign bundle after a change, and the follower
+/// ends.
 fn is_followed(source: impl SvidSource + 'static, change: impl FnOnce()) {
     let follower = SvidFollower::start(source, PATIENCE).unwrap();
     let identity = follower.identity().clone();

@@ -118,8 +118,8 @@ pub enum NodeEvent {
     /// next start the store refuses writes with this error, and is read from memory.
     #[cfg(feature = "crdt")]
     CrdtFailed(crate::OperationError),
-    /// A member has events of this node that its CRDT store does not hold: the folder was restored from an old
-    /// backup, or another process uses a copy of it. The store goes on as a fresh incarnation, and loses
+    /// A member has events of this node that its CRDT store does not hold: the folder was restored from an
+    /// old backup, or another process uses a copy of it. The store goes on as a fresh incarnation, and loses
     /// nothing but writes whose numbers were used twice.
     #[cfg(feature = "crdt")]
     CrdtRenewed {

@@ -35,8 +35,8 @@
 //! | `x0_mesh_failovers_total` | counter | `cause`: link_down, link_degraded, withdrawn | changes to another next hop because the one in use failed |
 //!
 //! The gauges per peer are set by `PeerGauges::publish`, which the owner calls before it reads them. A peer
-//! is one with an address in the `PeerBook`; the gauges of a peer that was removed are NaN, which a reader may
-//! leave out. QUIC knows the loss in the direction of sending only.
+//! is one with an address in the `PeerBook`; the gauges of a peer that was removed are NaN, which a reader
+//! may leave out. QUIC knows the loss in the direction of sending only.
 //!
 //! The series of links and paths are set by `PathGauges::publish`, which the owner calls before it reads
 //! them. There are at most 512 links, 512 destinations, and 8 next hops of each destination.

@@ -215,7 +215,8 @@ fn a_node_that_does_not_relay_offers_itself_only() {
     assert!(net.route(1, 2).is_some());
 }
 
-/// Two ways from 0 to 3: over 1, which is cheaper, and over 2. The link of 0 to 1, that of 1 to 3, and the net.
+/// Two ways from 0 to 3: over 1, which is cheaper, and over 2. The link of 0 to 1, that of 1 to 3, and the
+/// net.
 fn diamond() -> (Net, LinkId, LinkId) {
     let mut net = Net::new((0..4).map(RouterOptions::new));
     let near = net.join(0, 1, LinkCost::new(100));

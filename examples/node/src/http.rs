@@ -1,8 +1,8 @@
 //! The HTTP front of a node: `[[http]]` listeners, each with its routes and a TLS mode.
 //!
 //! The front runs on a thread and a runtime of its own, so that no request delays the node's event loop.
-//! Headers, bodies, connections, requests and their time are bounded, and no number of clients keeps a probe from
-//! its answer. HTTP/1.1 only.
+//! Headers, bodies, connections, requests and their time are bounded, and no number of clients keeps a probe
+//! from its answer. HTTP/1.1 only.
 
 pub(crate) mod client;
 pub(crate) mod config;
@@ -39,8 +39,8 @@ use crate::observe::{telemetry, trace};
 
 /// Most connections of one listener. A further one ends the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 256;
-/// Most requests of one listener that are carried out at a time; further ones get the answer 429. Probes do not
-/// count.
+/// Most requests of one listener that are carried out at a time; further ones get the answer 429. Probes do
+/// not count.
 const REQUESTS_MAX: usize = 64;
 const HEADERS_MAX: usize = 64;
 const HEAD_LEN_MAX: usize = 16 << 10;
@@ -57,8 +57,8 @@ pub(crate) struct Http {
     _stop: oneshot::Sender<()>,
 }
 
-/// Binds all listeners and serves them. `router` makes the routes of one kind. A listener with the mode `mutual`
-/// needs the identity.
+/// Binds all listeners and serves them. `router` makes the routes of one kind. A listener with the mode
+/// `mutual` needs the identity.
 pub(crate) fn start(
     listeners: &[HttpConfig],
     identity: Option<&Identity>,

@@ -33,7 +33,8 @@ use crate::http::config::Route;
 use crate::log::Log;
 use crate::mesh::NodeMesh;
 
-/// How often the thread drains the histograms: a sample takes 8 bytes until then, of half a million in a second.
+/// How often the thread drains the histograms: a sample takes 8 bytes until then, of half a million in a
+/// second.
 const DRAIN_EVERY: Duration = Duration::from_millis(250);
 /// How often the thread evaluates the health, in drains.
 const DRAINS_PER_TURN: u32 = 4;

@@ -210,8 +210,8 @@ fn the_authority_is_replaced_while_clients_write() {
     cluster.put("after");
 }
 
-/// A node that joins after the configurations were written is a member like the others: no step of a replacement
-/// goes on without it.
+/// A node that joins after the configurations were written is a member like the others: no step of a
+/// replacement goes on without it.
 #[test]
 fn a_replacement_waits_for_a_node_that_joined_later() {
     let cluster = Cluster::init(3);

@@ -111,8 +111,8 @@ impl CausalMap {
     /// replica, which from a peer would show an impostor.
     ///
     /// A journal is a [`save`](Self::save), and after it, again and again, the encoded [`delta`](Self::delta)
-    /// since the version of the last record, read by [`MapDelta::decode_trusted`]. Where `delta` is refused, because the history since then was
-    /// collected, the journal starts over with a `save`.
+    /// since the version of the last record, read by [`MapDelta::decode_trusted`]. Where `delta` is refused,
+    /// because the history since then was collected, the journal starts over with a `save`.
     ///
     /// # Errors
     /// A delta that was not made for this version; nothing of it is joined then.

@@ -22,8 +22,8 @@ impl<J> Seen<J> {
     }
 }
 
-/// Gives a timeout to one side, and carries the datagrams that follow from it to and fro. `see` is called with
-/// the side and what it has brought, and returns the datagram that arrives at the other one.
+/// Gives a timeout to one side, and carries the datagrams that follow from it to and fro. `see` is called
+/// with the side and what it has brought, and returns the datagram that arrives at the other one.
 pub(crate) fn pump<R: Replicated>(
     now: Duration,
     side: usize,

@@ -56,13 +56,13 @@ pub enum Attestation {
     Refused(String),
 }
 
-/// An attestor of one kind of evidence. The engine of the issuer has checked proofs of possession: the evidence is that
-/// of the workload that sent it.
+/// An attestor of one kind of evidence. The engine of the issuer has checked proofs of possession: the
+/// evidence is that of the workload that sent it.
 ///
 /// # Contract
 /// - [`Attestor::attest`] is called for evidence of [`Attestor::kind`] alone, and refuses any other.
-/// - It decides from the evidence, the time and what it has: what an attestor proves is independent of the requested
-///   SPIFFE ID. The registration entry says which selectors an ID needs.
+/// - It decides from the evidence, the time and what it has: what an attestor proves is independent of the
+///   requested SPIFFE ID. The registration entry says which selectors an ID needs.
 /// - It does not block for longer than a signature check, or runs on a thread of its own.
 pub trait Attestor: Send {
     /// The kind of evidence.
@@ -119,8 +119,8 @@ impl Attestors {
         self.by_kind.keys().copied()
     }
 
-    /// The input that answers [`IssuanceServerOutput::Attest`](crate::IssuanceServerOutput::Attest). `wall` is the
-    /// system's clock, since 1970.
+    /// The input that answers [`IssuanceServerOutput::Attest`](crate::IssuanceServerOutput::Attest). `wall`
+    /// is the system's clock, since 1970.
     pub fn attest(&mut self, id: u64, evidence: &PresentedEvidence, wall: Duration) -> IssuanceServerInput {
         let attestation = match self.by_kind.get_mut(&EvidenceKind::of(evidence)) {
             Some(attestor) => attestor.attest(evidence, SystemTime::UNIX_EPOCH + wall),
@@ -178,8 +178,8 @@ pub(crate) fn another_kind() -> Attestation {
     Attestation::Refused("the evidence is of another kind than its attestor: correct the issuer".into())
 }
 
-/// Redeems the token, bound to the requested key. A store that outlives the process is written before the answer is
-/// sent: wrap the tokens in an attestor that does.
+/// Redeems the token, bound to the requested key. A store that outlives the process is written before the
+/// answer is sent: wrap the tokens in an attestor that does.
 impl Attestor for JoinTokens {
     fn kind(&self) -> EvidenceKind {
         EvidenceKind::JoinToken

@@ -1,4 +1,5 @@
-//! The attestors of workloads that hold the key of a certificate: of an earlier SVID, or of another authority.
+//! The attestors of workloads that hold the key of a certificate: of an earlier SVID, or of another
+//! authority.
 
 use std::collections::BTreeSet;
 use std::format;
@@ -17,8 +18,8 @@ use crate::path::{Usage, validate};
 use crate::x509::{Certificate, attributes};
 use crate::{EncodingError, PathError, PresentedEvidence, Proof, RevocationView, TrustBundle, Verifier};
 
-/// The attestor of workloads by an SVID that they had before. It may be expired: a workload that was off for long proves
-/// itself by the key that it has still.
+/// The attestor of workloads by an SVID that they had before. It may be expired: a workload that was off for
+/// long proves itself by the key that it has still.
 #[derive(Debug, Clone)]
 pub struct SvidAttestor {
     verifier: Arc<Verifier>,
@@ -26,7 +27,8 @@ pub struct SvidAttestor {
 }
 
 impl SvidAttestor {
-    /// Builds an attestor that accepts SVIDs until `grace` after their end. The revocations of the verifier apply.
+    /// Builds an attestor that accepts SVIDs until `grace` after their end. The revocations of the verifier
+    /// apply.
     #[must_use]
     pub fn new(verifier: Arc<Verifier>, grace: Duration) -> SvidAttestor {
         SvidAttestor { verifier, grace }
@@ -47,17 +49,18 @@ impl Attestor for SvidAttestor {
     }
 }
 
-/// The attestor of machines by a certificate of another authority than that of the trust domain, such as the one that
-/// a manufacturer or an inventory gives to each device (X.509 proof of possession).
+/// The attestor of machines by a certificate of another authority than that of the trust domain, such as the
+/// one that a manufacturer or an inventory gives to each device (X.509 proof of possession).
 ///
-/// The certificate is no SVID: it has any subject, and its authority is in no bundle of a trust domain. Validated are
-/// RFC 5280 §6.1, with the decisions of [`Verifier`], that the certificate is not that of an authority, and that its
-/// key usage, if it has one, allows signatures, and its extended key usage, if it has one, allows clients.
+/// The certificate is no SVID: it has any subject, and its authority is in no bundle of a trust domain.
+/// Validated are RFC 5280 §6.1, with the decisions of [`Verifier`], that the certificate is not that of an
+/// authority, and that its key usage, if it has one, allows signatures, and its extended key usage, if it has
+/// one, allows clients.
 ///
 /// # What the selectors prove
-/// `x509pop:subject:cn:` with the common name if there is exactly one, `x509pop:serialnumber:` with hexadecimal digits,
-/// and `x509pop:sha256:` with the digest of the certificate. Two authorities may give one serial number and one name:
-/// use an attestor with the authorities that agree on them.
+/// `x509pop:subject:cn:` with the common name if there is exactly one, `x509pop:serialnumber:` with
+/// hexadecimal digits, and `x509pop:sha256:` with the digest of the certificate. Two authorities may give one
+/// serial number and one name: use an attestor with the authorities that agree on them.
 #[derive(Debug, Clone)]
 pub struct CertificateAttestor {
     authorities: TrustBundle,
@@ -94,8 +97,8 @@ pub enum CertificateAttestError {
 }
 
 impl CertificateAttestor {
-    /// Builds an attestor for the certificates below these authorities. The trust domain of the bundle is not looked
-    /// at: it may have any name.
+    /// Builds an attestor for the certificates below these authorities. The trust domain of the bundle is not
+    /// looked at: it may have any name.
     #[must_use]
     pub fn new(authorities: TrustBundle) -> CertificateAttestor {
         CertificateAttestor {

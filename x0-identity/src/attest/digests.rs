@@ -29,8 +29,9 @@ impl FileVersion {
         }
     }
 
-    /// Whether a change after `now` gives another version. A file that was changed just before may change again
-    /// at the same time, because the clock of a file system ticks every few milliseconds, or seconds on some.
+    /// Whether a change after `now` gives another version. A file that was changed just before may change
+    /// again at the same time, because the clock of a file system ticks every few milliseconds, or seconds on
+    /// some.
     fn is_settled(&self, now: SystemTime) -> bool {
         const TICK_MAX: Duration = Duration::from_secs(2);
         let seconds =
@@ -65,8 +66,8 @@ impl Digests {
         Some(*digest)
     }
 
-    /// Keeps the digest of a file, which had this version before and after it was hashed, from `begun` on. The one
-    /// that was not used for longest makes room.
+    /// Keeps the digest of a file, which had this version before and after it was hashed, from `begun` on.
+    /// The one that was not used for longest makes room.
     pub(super) fn insert(&self, version: FileVersion, digest: [u8; 32], begun: SystemTime) {
         if !version.is_settled(begun) {
             return;

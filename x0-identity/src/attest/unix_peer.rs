@@ -36,8 +36,8 @@ impl Default for UnixAttestorOptions {
 
 impl UnixAttestorOptions {
     /// Sets whether the binary is looked at: its path and SHA-256. Without it a peer has a user and a group
-    /// only. It is by default; hashing takes about a millisecond for each MiB. A binary is hashed again only when
-    /// the file has changed, by its times and length; the attestor and its clones remember 256 of them.
+    /// only. It is by default; hashing takes about a millisecond for each MiB. A binary is hashed again only
+    /// when the file has changed, by its times and length; the attestor and its clones remember 256 of them.
     #[must_use]
     pub fn binary(mut self, looked_at: bool) -> UnixAttestorOptions {
         self.binary = looked_at;

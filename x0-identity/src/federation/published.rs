@@ -14,8 +14,8 @@ use crate::SpiffeBundle;
 /// of that moment.
 ///
 /// Publish a new authority well before it signs: three to five refresh hints (§4.1), and raise the sequence
-/// number with each change, which [`PublishedBundles::set`] demands of a bundle that has one (Trust Domain and
-/// Bundle §4.1.1).
+/// number with each change, which [`PublishedBundles::set`] demands of a bundle that has one (Trust Domain
+/// and Bundle §4.1.1).
 ///
 /// ```
 /// use x0_identity::federation::PublishedBundles;
@@ -65,8 +65,8 @@ impl PublishedBundles {
         PublishedBundles::default()
     }
 
-    /// Serves a bundle at a path from now on. A bundle that differs from the one that is served there, also in
-    /// its refresh hint alone, has a higher sequence number, if that one has any.
+    /// Serves a bundle at a path from now on. A bundle that differs from the one that is served there, also
+    /// in its refresh hint alone, has a higher sequence number, if that one has any.
     ///
     /// # Errors
     /// [`PublishError`]; the set is unchanged.

@@ -205,8 +205,8 @@ pub enum IssuanceClientError {
 /// evidence, and checks what comes back. It contains a [`Renewal`] and never gives up.
 ///
 /// A workload with a valid SVID renews it over mutual TLS. Without one it attests: with an SVID that it had
-/// before, whose key proves the possession, with the TPM of its machine, with a certificate of its machine, and
-/// with its join token; one after the other of those that it has.
+/// before, whose key proves the possession, with the TPM of its machine, with a certificate of its machine,
+/// and with its join token; one after the other of those that it has.
 ///
 /// # Drain contract
 /// After each [`IssuanceClient::handle`], with or without an error, take outputs until
@@ -305,8 +305,8 @@ impl IssuanceClient {
         self
     }
 
-    /// Sets a certificate of another authority, such as that of the device: the chain, its own certificate first, and
-    /// the private key of ECDSA, Ed25519 or RSA.
+    /// Sets a certificate of another authority, such as that of the device: the chain, its own certificate
+    /// first, and the private key of ECDSA, Ed25519 or RSA.
     #[must_use]
     pub fn certificate(
         mut self,

@@ -242,8 +242,8 @@ impl IssuanceRequest {
         proof(b"x0-issuance/1 certificate proof\0", spiffe_id, binding, certificate_request)
     }
 
-    /// Whether the evidence has the signature of its certificate's key, for this connection and this request. Evidence
-    /// of another kind has none.
+    /// Whether the evidence has the signature of its certificate's key, for this connection and this request.
+    /// Evidence of another kind has none.
     pub(super) fn is_proved(&self, binding: &[u8; 32]) -> bool {
         let (chain, signature, proof) = match &self.evidence {
             Evidence::Svid { chain, signature } => {

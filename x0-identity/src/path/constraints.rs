@@ -199,8 +199,8 @@ impl Base<'_> {
             DIRECTORY_NAME => Ok(name.starts_with(base)),
             DNS_NAME => Ok(dns_matches(name, base, subtree)),
             URI => Ok(host_matches(name, base)),
-            // A mailbox, all mailboxes of a host, or all of the hosts below a domain. §7.5: the local part has
-            // case, the host has none.
+            // A mailbox, all mailboxes of a host, or all of the hosts below a domain. §7.5: the local part
+            // has case, the host has none.
             RFC822_NAME => Ok(match self.at {
                 Some(base_at) => {
                     name[..at] == base[..base_at] && name[at + 1..].eq_ignore_ascii_case(&base[base_at + 1..])

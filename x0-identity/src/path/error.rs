@@ -155,8 +155,8 @@ pub enum PathError {
         "finding the path takes more than 24 signature checks: give authorities of one trust domain different names"
     )]
     Signatures,
-    /// The path takes more than 20,000 comparisons of names with name constraints, the reading of each constraint
-    /// included.
+    /// The path takes more than 20,000 comparisons of names with name constraints, the reading of each
+    /// constraint included.
     #[error("the path takes more than 20,000 comparisons with name constraints: use fewer constraints")]
     Comparisons,
     /// Finding the path takes more than 512 steps.

@@ -12,9 +12,9 @@ use std::vec::Vec;
 use super::{SvidPoll, SvidSource, SvidSourceError, SvidState};
 use crate::{BundleError, PEM_LEN_MAX, SvidError, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
 
-/// An SVID and bundles in PEM files, as a helper of SPIRE, an orchestrator or a person writes them. They are looked
-/// at every five seconds, and read when one of them was changed or replaced. Replace files by renaming, so that
-/// nobody reads half of one; the SVID and its bundle need not change at once.
+/// An SVID and bundles in PEM files, as a helper of SPIRE, an orchestrator or a person writes them. They are
+/// looked at every five seconds, and read when one of them was changed or replaced. Replace files by
+/// renaming, so that nobody reads half of one; the SVID and its bundle need not change at once.
 #[derive(Debug, Clone)]
 pub struct SvidFiles {
     trust_domain: TrustDomain,
@@ -50,8 +50,8 @@ struct Version {
 }
 
 impl SvidFiles {
-    /// Builds the source of a trust domain: a file with the certificate chain and the private key, and one with the
-    /// authorities.
+    /// Builds the source of a trust domain: a file with the certificate chain and the private key, and one
+    /// with the authorities.
     pub fn new(trust_domain: TrustDomain, svid: impl Into<PathBuf>, bundle: impl Into<PathBuf>) -> SvidFiles {
         let (svid, bundle) = (svid.into(), bundle.into());
         let look = Duration::from_secs(5);

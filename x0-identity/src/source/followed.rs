@@ -57,8 +57,8 @@ impl Followed {
         &self.identity
     }
 
-    /// Takes what the source gives: first the bundles, then the SVID. Bundles that are missing are not trusted any
-    /// more.
+    /// Takes what the source gives: first the bundles, then the SVID. Bundles that are missing are not
+    /// trusted any more.
     pub(crate) fn update(&mut self, svid: X509Svid, bundles: &TrustBundleSet) -> Result<(), Unfollowed> {
         self.set_bundles(bundles)?;
         // An SVID that was refused is offered again: its bundle may have come since, or its time.

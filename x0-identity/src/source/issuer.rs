@@ -16,8 +16,8 @@ use crate::{
 
 type Issue = dyn FnMut(SystemTime) -> Result<(X509Svid, TrustBundleSet), Box<dyn Error + Send + Sync>> + Send;
 
-/// An issuer in this process: an [`Authority`], or whatever signs with a `CaSigner`. A [`Renewal`] decides when it
-/// issues: at half of the validity, again after a failure, and when its [`IssuerHandle`] says so.
+/// An issuer in this process: an [`Authority`], or whatever signs with a `CaSigner`. A [`Renewal`] decides
+/// when it issues: at half of the validity, again after a failure, and when its [`IssuerHandle`] says so.
 pub struct InProcessIssuer {
     shared: Arc<Mutex<Shared>>,
     renewal: Renewal,
@@ -151,7 +151,8 @@ impl SvidSource for InProcessIssuer {
         let change =
             change.map(|issued| issued.map(|(svid, bundles)| SvidState::Held { svid: svid.into(), bundles }));
         let mut again = self.renewal.poll_timeout().unwrap_or(elapsed).saturating_sub(elapsed);
-        // An issuer that was replaced while the SVID is not due: the engine does not repeat what it did not ask for.
+        // An issuer that was replaced while the SVID is not due: the engine does not repeat what it did not
+        // ask for.
         if known.is_err() && change.is_err() {
             lock(&self.shared).is_replaced = true;
             again = again.min(self.pause);

@@ -7,8 +7,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::{EncodingError, LeafError, PathError, SigningError, VerifyError};
 
-/// The reasons that have a series from the start: a rate does not see a first increment. The others, one for each
-/// rule, have one after their first refusal, because few of them ever occur.
+/// The reasons that have a series from the start: a rate does not see a first increment. The others, one for
+/// each rule, have one after their first refusal, because few of them ever occur.
 const COMMON: [&str; 6] =
     ["trust_domain", "revoked", "not_yet_valid", "expired", "unknown_issuer", "signature"];
 

@@ -84,9 +84,9 @@ impl Admission {
         &self.spiffe_id
     }
 
-    /// The last second in which the chain of the peer is valid, by the bundles at the time of the admission: the
-    /// first end of its leaf, its intermediates and the authority. After a rotation of the authority the chain
-    /// may be valid for longer; admit the peer again, when the time has come.
+    /// The last second in which the chain of the peer is valid, by the bundles at the time of the admission:
+    /// the first end of its leaf, its intermediates and the authority. After a rotation of the authority the
+    /// chain may be valid for longer; admit the peer again, when the time has come.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.expires

@@ -133,8 +133,8 @@ impl Verifier {
         self.verify_client(leaf, signers, at)
     }
 
-    /// As [`Verifier::verify_client`] and [`Verifier::verify_server`]; returns the last second in which the path
-    /// is valid as well, in seconds since 1970.
+    /// As [`Verifier::verify_client`] and [`Verifier::verify_server`]; returns the last second in which the
+    /// path is valid as well, in seconds since 1970.
     pub(super) fn verify_until(
         &self,
         end_entity: &CertificateDer<'_>,

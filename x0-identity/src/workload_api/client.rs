@@ -224,15 +224,15 @@ impl Client {
         self.shared.state().problems.get(&subscription).cloned()
     }
 
-    /// The SVIDs as a source for a [`SvidFollower`](crate::SvidFollower): the default one, or the first one with
-    /// a hint.
+    /// The SVIDs as a source for a [`SvidFollower`](crate::SvidFollower): the default one, or the first one
+    /// with a hint.
     #[must_use]
     pub fn into_source(self, hint: Option<&str>) -> ClientSource {
         ClientSource::new(self, hint)
     }
 
-    /// The version of what the endpoint gave, the current SVIDs, and the problem of a subscription. The waker is woken
-    /// when one of them changes.
+    /// The version of what the endpoint gave, the current SVIDs, and the problem of a subscription. The waker
+    /// is woken when one of them changes.
     pub(super) fn look(
         &self,
         subscription: Subscription,

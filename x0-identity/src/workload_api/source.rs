@@ -7,7 +7,8 @@ use super::{Client, Subscription, WaitError, X509Context};
 use crate::source::{SvidPoll, SvidSource, SvidSourceError, SvidState};
 use crate::{SpiffeId, X509Svid};
 
-/// The SVIDs of a Workload API, SPIRE's or any other, as a source: the default SVID, or the first one with a hint.
+/// The SVIDs of a Workload API, SPIRE's or any other, as a source: the default SVID, or the first one with a
+/// hint.
 #[derive(Debug)]
 pub struct ClientSource {
     client: Client,

@@ -156,8 +156,8 @@ impl Workload {
         Ok(self)
     }
 
-    /// Sets the certificate revocation lists, as DER, that are sent beside X.509-SVIDs and X.509 bundles (§5.1).
-    /// Nothing reads or enforces them here, and no known client does: revocation is
+    /// Sets the certificate revocation lists, as DER, that are sent beside X.509-SVIDs and X.509 bundles
+    /// (§5.1). Nothing reads or enforces them here, and no known client does: revocation is
     /// [`RevocationView`](crate::RevocationView). The specification may remove the fields.
     ///
     /// # Errors

@@ -42,7 +42,8 @@ pub enum EncodingError {
     /// §4.1.1.2).
     #[error("the certificate names two different signature algorithms: issue it again")]
     SignatureAlgorithm,
-    /// The certificate has an empty issuer (RFC 5280 §4.1.2.4), so that the issuer cannot be found by its name.
+    /// The certificate has an empty issuer (RFC 5280 §4.1.2.4), so that the issuer cannot be found by its
+    /// name.
     #[error("the issuer of the certificate has no name: give the authority a subject, and issue it again")]
     Issuer,
     /// An extension occurs twice (RFC 5280 §4.2), so that two readers may see two certificates.

@@ -16,7 +16,8 @@ pub enum SigningError {
     /// The certificate is not that of an authority (§3.2, §4.1).
     #[error("the certificate is not that of an authority (cA is not true): use a signing certificate")]
     NotAuthority,
-    /// The certificate has an empty subject (RFC 5280 §4.1.2.6), by which nothing that it signs could name it.
+    /// The certificate has an empty subject (RFC 5280 §4.1.2.6), by which nothing that it signs could name
+    /// it.
     #[error("the subject of the signing certificate is empty: issue it again with a name")]
     Subject,
     /// The certificate has no key usage extension (§4.3).

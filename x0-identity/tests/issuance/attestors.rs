@@ -121,7 +121,8 @@ fn request_of(mut client: IssuanceClient, binding: [u8; 32]) -> (IssuanceClient,
     }
 }
 
-/// X.509 proof of possession: the certificate of a device, by another authority than that of the trust domain.
+/// X.509 proof of possession: the certificate of a device, by another authority than that of the trust
+/// domain.
 #[test]
 fn a_device_is_attested_by_the_certificate_of_another_authority() {
     let mut devices = Devices::new(|_| {}, "x509pop:subject:cn:device-7");

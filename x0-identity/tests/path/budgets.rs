@@ -76,8 +76,8 @@ fn seven_hundred_constraints_by_seven_hundred_names() {
     assert!(time < TIME_MAX, "{time:?}");
 }
 
-/// Constraints on DNS names and a certificate with names of other forms: nothing is compared, and each subtree
-/// is read once for each certificate below.
+/// Constraints on DNS names and a certificate with names of other forms: nothing is compared, and each
+/// subtree is read once for each certificate below.
 #[test]
 fn constraints_on_names_of_another_form() {
     let root = Forge::root("root", 1);

@@ -1090,8 +1090,8 @@ fn signatures(table: &mut Table) {
     table.leaf("no algorithm", false, |leaf| leaf.with(|leaf| leaf.algorithm = sequence(&[])));
 }
 
-/// Names and constraints that take long to compare. The signatures come after the names, so that nobody has to
-/// have signed anything.
+/// Names and constraints that take long to compare. The signatures come after the names, so that nobody has
+/// to have signed anything.
 fn costly(table: &mut Table) {
     table.section = "RFC 5280 §7.1";
     let stranger = costly_chain(&table.root, 6);

@@ -53,7 +53,7 @@ pub struct CrdtTotals {
     /// Times that a member with the same events had other contents: some writer has given two contents to one
     /// event.
     pub divergences: u64,
-    /// Times that a member had events of this node that it does not hold itself, so that it went on as a fresh
-    /// incarnation: its folder is an old copy, or in use twice.
+    /// Times that a member had events of this node that it does not hold itself, so that it went on as a
+    /// fresh incarnation: its folder is an old copy, or in use twice.
     pub renewals: u64,
 }

@@ -452,8 +452,8 @@ fn a_complete_map_is_written_when_deltas_outweigh_it() {
     assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
 }
 
-/// A member whose folder was restored from a backup lacks events of its own: it goes on as a fresh incarnation,
-/// also after a restart, and no write is lost but those whose numbers were used twice.
+/// A member whose folder was restored from a backup lacks events of its own: it goes on as a fresh
+/// incarnation, also after a restart, and no write is lost but those whose numbers were used twice.
 #[test]
 fn a_member_that_was_restored_from_a_backup_goes_on_as_a_fresh_incarnation() {
     for seed in 0..20 {

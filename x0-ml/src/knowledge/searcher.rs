@@ -10,8 +10,8 @@ use crate::lexical::LexicalIndex;
 use crate::retrieve::{Hit, Query, Retriever};
 use crate::telemetry::{Stage, Telemetry};
 
-/// The state that queries read. Its lock is held for changes in memory only: no store, model or file is waited
-/// for under it.
+/// The state that queries read. Its lock is held for changes in memory only: no store, model or file is
+/// waited for under it.
 pub(super) struct Held {
     pub(super) engine: Knowledge,
     pub(super) lexical: LexicalIndex,

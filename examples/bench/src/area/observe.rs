@@ -1,6 +1,7 @@
 //! The cost of observation: three x0 nodes with every output off; scraped; and scraped with JSON logs and 1 %
 //! of the operations traced. Beside them, three etcd servers that are scraped the same way. With
-//! `--receivers`, receivers of traces that fail instead; with `--flat`, the memory of nodes that nobody scrapes.
+//! `--receivers`, receivers of traces that fail instead; with `--flat`, the memory of nodes that nobody
+//! scrapes.
 //!
 //! The systems take turns, one window each, so that all of them see the same machine. While a scraped system
 //! has its window, each of its servers is asked for `/metrics` every second.

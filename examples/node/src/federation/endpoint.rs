@@ -94,8 +94,8 @@ impl Endpoint {
         self.server.set_config(tls(&self.config, &self.identity)?);
         let trusted = self.identity.trust_bundle();
         let (sequence, stored) = bundles::read(&self.bundle, trusted.trust_domain().clone())?;
-        // The number in the file is that of the bundle in the file: one that is not in use yet, or was refused, is
-        // not what this node trusts.
+        // The number in the file is that of the bundle in the file: one that is not in use yet, or was
+        // refused, is not what this node trusts.
         if stored != trusted {
             return Ok(());
         }

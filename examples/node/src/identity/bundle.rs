@@ -51,8 +51,8 @@ enum BundleCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Publish the authorities of a file as the bundle, signed by the current authority; refused unless the bundle
-    /// trusts the SVID of every member
+    /// Publish the authorities of a file as the bundle, signed by the current authority; refused unless the
+    /// bundle trusts the SVID of every member
     Set {
         /// The authorities that are trusted, PEM; the one that issues must be among them
         #[arg(value_name = "FILE")]
@@ -111,8 +111,8 @@ pub(crate) async fn reports(config: &ClientConfig) -> Result<Reports> {
     Members::new(config)?.reports().await
 }
 
-/// The configuration with the members of the replicated table in the place of its own: with the nodes that were
-/// added since it was written, and without those that were removed. The table is for operators; with the
+/// The configuration with the members of the replicated table in the place of its own: with the nodes that
+/// were added since it was written, and without those that were removed. The table is for operators; with the
 /// configuration of a client, the operator of the folder asks for it.
 pub(crate) async fn current(config: &ClientConfig, layout: &Layout) -> Result<ClientConfig> {
     let cannot = "cannot read the member table of the cluster";
@@ -396,7 +396,8 @@ mod tests {
 
     use super::*;
 
-    /// The members are those of the table: one was added, one removed, and one has a name in the configuration.
+    /// The members are those of the table: one was added, one removed, and one has a name in the
+    /// configuration.
     #[test]
     fn the_table_replaces_the_members_of_the_configuration() {
         let text = "trust_domain = \"example.org\"\nsvid = \"svid.pem\"\nbundle = \"bundle.pem\"\n\

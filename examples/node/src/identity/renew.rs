@@ -1,7 +1,7 @@
 //! The renewal of a node's SVID by an issuer. It decides nothing: the engine of x0-identity does.
 //!
-//! The thread writes files, and what watches them takes them into use. So a node whose files are replaced by hand and
-//! one with an issuer work alike.
+//! The thread writes files, and what watches them takes them into use. So a node whose files are replaced by
+//! hand and one with an issuer work alike.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -341,10 +341,10 @@ impl Renewer {
     }
 }
 
-/// Stores the bundle of an issuer. A bundle that was published has a sequence number, and the next one comes from
-/// the store of the cluster: an issuer that lags must not bring an authority back that left. Only a bundle that
-/// does not trust the new SVID is replaced, and keeps its number, so that what was published before does not
-/// count again.
+/// Stores the bundle of an issuer. A bundle that was published has a sequence number, and the next one comes
+/// from the store of the cluster: an issuer that lags must not bring an authority back that left. Only a
+/// bundle that does not trust the new SVID is replaced, and keeps its number, so that what was published
+/// before does not count again.
 fn store_bundle(
     path: &Path,
     held: Option<TrustBundle>,

@@ -107,8 +107,9 @@ fn stored(layout: &Layout) -> Result<Vec<SignedRevocations>> {
     Ok(all)
 }
 
-/// An earlier revocation of an ID that says what is wanted: it lasts until then, and is signed by the authority
-/// that issues now, since nodes do not take it from another one any more. Of several, the one that lasts longest.
+/// An earlier revocation of an ID that says what is wanted: it lasts until then, and is signed by the
+/// authority that issues now, since nodes do not take it from another one any more. Of several, the one that
+/// lasts longest.
 fn reusable(
     stored: Vec<SignedRevocations>,
     id: &SpiffeId,

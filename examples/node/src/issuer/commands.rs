@@ -60,8 +60,8 @@ pub(crate) enum EntryCommand {
         /// Admit the TPM only while its registers 0 to 7 have this digest, as `entry tpm` prints it
         #[arg(long, value_name = "DIGEST", requires = "tpm_ek")]
         tpm_pcrs: Option<String>,
-        /// Issue to the workload for so many hours from now, and nothing after that. Without it, for as long as it
-        /// is registered
+        /// Issue to the workload for so many hours from now, and nothing after that. Without it, for as long
+        /// as it is registered
         #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
         admit_hours: Option<u32>,
         /// The validity of the join token, in minutes

@@ -98,8 +98,8 @@ impl Entries {
         self.put_with(id, validity, dns_names, [token_selector(id)?], None)
     }
 
-    /// As [`put`](Entries::put), for a workload that has all of these selectors, or an SVID of the ID. Nothing
-    /// is issued for it after `admitted_until`.
+    /// As [`put`](Entries::put), for a workload that has all of these selectors, or an SVID of the ID.
+    /// Nothing is issued for it after `admitted_until`.
     pub(crate) fn put_with(
         &mut self,
         id: &SpiffeId,

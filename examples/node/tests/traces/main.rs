@@ -155,7 +155,8 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     });
     let command = spans.iter().find(|span| span.name == "kv.command").unwrap();
     assert_eq!(command.parent, "b7ad6b7169203331");
-    // The election of another leader is one tree over three processes, down to the entry that begins the term.
+    // The election of another leader is one tree over three processes, down to the entry that begins the
+    // term.
     let transfer = ["leader", "transfer", &follower.to_string(), "--config"];
     let operator = cluster.path("operator/operator.toml");
     let transferred = x0_node(&transfer).arg(operator).output().unwrap();

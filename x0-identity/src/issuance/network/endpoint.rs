@@ -28,7 +28,8 @@ pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 pub struct IssuanceEndpointOptions {
     /// The most connections at a time; further ones are closed. The default is 256.
     pub connections_max: usize,
-    /// The most requests of a connection that TLS has authenticated; any other one has one. The default is 64.
+    /// The most requests of a connection that TLS has authenticated; any other one has one. The default
+    /// is 64.
     pub requests_max: usize,
 }
 
@@ -54,8 +55,8 @@ impl IssuanceEndpointOptions {
     }
 }
 
-/// An issuer on a TCP port: one thread accepts connections, and each has a thread of its own. Requests are carried out
-/// one after the other. Dropping the endpoint stops it.
+/// An issuer on a TCP port: one thread accepts connections, and each has a thread of its own. Requests are
+/// carried out one after the other. Dropping the endpoint stops it.
 ///
 /// ```no_run
 /// use std::net::TcpListener;
@@ -198,8 +199,8 @@ fn accept<R: Registry + Send + 'static>(shared: &Arc<Shared<R>>, listener: &TcpL
         }
         let Ok((stream, _)) = accepted else {
             drop(connections);
-            // The connection ended before it was accepted, or the process has no descriptors left: without a pause the
-            // loop would spin until there are some.
+            // The connection ended before it was accepted, or the process has no descriptors left: without a
+            // pause the loop would spin until there are some.
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
@@ -291,8 +292,8 @@ impl<R: Registry> Shared<R> {
 }
 
 impl<R: Registry> Issuer<R> {
-    /// Does what the engine wants, until there is something to send. The lock of the issuer is held, so that all of it
-    /// concerns this request.
+    /// Does what the engine wants, until there is something to send. The lock of the issuer is held, so that
+    /// all of it concerns this request.
     fn drain(&mut self, now: Duration, input: IssuanceServerInput) -> io::Result<Answer> {
         self.server.handle(now, input).map_err(io::Error::other)?;
         while let Some(output) = self.server.poll_output() {

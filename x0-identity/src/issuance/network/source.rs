@@ -30,8 +30,8 @@ pub type TpmAnswers = Box<dyn FnMut(&[u8], &[u8; 32]) -> Option<Vec<u8>> + Send>
 
 type Stream = StreamOwned<ClientConnection, Deadline>;
 
-/// The SVID that an issuer on the network issues, as a source: the first one by attestation, further ones over mutual
-/// TLS. The connections are made while the source is asked.
+/// The SVID that an issuer on the network issues, as a source: the first one by attestation, further ones
+/// over mutual TLS. The connections are made while the source is asked.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -64,8 +64,8 @@ pub struct IssuanceSource {
 }
 
 impl IssuanceSource {
-    /// Builds a source from an engine, the address of the issuer (a name or an IP address, with a port), its SPIFFE ID,
-    /// and the bundle that authenticates it.
+    /// Builds a source from an engine, the address of the issuer (a name or an IP address, with a port), its
+    /// SPIFFE ID, and the bundle that authenticates it.
     pub fn new(
         client: IssuanceClient,
         address: impl Into<String>,
@@ -104,8 +104,8 @@ impl IssuanceSource {
         self
     }
 
-    /// Sets what stores the key of a request that uses a join token. Without it a token is lost with a process that
-    /// ends before the answer.
+    /// Sets what stores the key of a request that uses a join token. Without it a token is lost with a
+    /// process that ends before the answer.
     #[must_use]
     pub fn store_key(mut self, store_key: StoreKey) -> IssuanceSource {
         self.store_key = Some(store_key);

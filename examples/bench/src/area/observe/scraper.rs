@@ -78,8 +78,8 @@ impl Scraper {
     }
 }
 
-/// The processor time of the servers for one scrape, without what they use while nobody asks. The servers have
-/// no other load.
+/// The processor time of the servers for one scrape, without what they use while nobody asks. The servers
+/// have no other load.
 pub(super) fn cpu(ports: &[u16], servers: &[u32], scrapes: u32) -> Result<Duration> {
     let (begun, before) = (Instant::now(), procfs::cpu(servers)?);
     for _ in 0..scrapes {
