@@ -130,12 +130,12 @@ fn a_workload_is_attested_once_and_renews() {
     let (first, expires) = (follower.identity().svid_serial_number(), follower.identity().svid_expires());
     until(|| follower.identity().svid_serial_number() != first);
     assert!(SystemTime::now() < expires, "renewed before the end");
-    // It serves.
+    // The endpoint serves.
     let identity = follower.identity();
     common::connect(&identity.client_config(), &running.identity.server_config()).unwrap();
 }
 
-/// Each kind of evidence, and a challenge that is answered on its connection.
+/// Every kind of evidence, and a challenge that is answered on its connection.
 #[test]
 fn every_kind_of_evidence_is_taken() {
     let root = Recipe::signer("", "devices").with(|root| root.names.clear()).self_signed();

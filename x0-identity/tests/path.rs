@@ -92,7 +92,7 @@ fn names_of_vectors_are_unique() {
     assert!(SpiffeId::parse(LEAF_URI).is_ok());
 }
 
-/// Each refusal counts under the name of its rule.
+/// A refusal counts under the name of its rule.
 #[cfg(feature = "metrics")]
 #[test]
 fn every_refusal_is_counted_by_its_rule() {

@@ -241,7 +241,7 @@ fn failovers_are_counted_by_the_failure() {
     net.down(near);
     net.settle();
     assert_eq!((net.routers[0].stats().route_changes, counts(&net)), (changes + 2, (2, 0, 0)));
-    // It comes back: both routes are better over it, which is no failover.
+    // The link comes back: both routes are better over it, which is no failover.
     net.up(near, LinkCost::new(100));
     net.run(120 * SECOND);
     assert_eq!(net.route(0, 3).unwrap().next, node(2));

@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let whole = CausalMap::new(ID, KEY).save();
     let mut frames = vec![(0, &whole[..])];
     let mut rest = data;
-    // Each frame: its kind, and its length in two bytes.
+    // A frame: its kind, and its length in two bytes.
     while let Some(([kind, low, high], after)) = rest.split_first_chunk() {
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
         let (payload, after) = after.split_at(len);

@@ -749,8 +749,9 @@ impl<R: Replicated> Session<R> {
         let Some(pull) = self.pull.as_ref() else { return };
         let Some(sketch) = pull.sketch.as_ref() else { return };
         let (number, version) = (pull.number, sketch.version.unwrap_or(0));
-        // All of them are values of events that this side has seen. It needs none that it has replaced, but
-        // one may be the other content of an event, without which its own content would be lost.
+        // The hashes are those of values of events that this side has seen. It needs none that it has
+        // replaced, but one may be the other content of an event, without which its own content would be
+        // lost.
         let mut missing = sketch.remote_only.clone();
         state.forget_replaced(&mut missing);
         // The version of the peer comes first, so that it can refuse hashes of another state.

@@ -60,7 +60,7 @@ fn a_long_state_arrives_at_a_twentieth_above_its_length_and_the_loss_with_twenty
         net.now() - begin,
         net.bytes()
     );
-    // Each kill costs up to a range, which a gibibyte pays from its twentieth, and a smaller state does not.
+    // A kill costs up to a range, which a gibibyte pays from its twentieth, and a smaller state does not.
     let kills = if len < 1 << 30 { 40.0 * 400_000.0 / len as f64 } else { 0.0 };
     assert!(ratio <= 1.05 + kills, "{ratio}");
     assert!(pending_max > 0 && pending_max <= IN_TRANSFER_MAX, "{pending_max}");

@@ -212,7 +212,8 @@ fn a_reconciliation_in_steps_does_what_one_at_once_does() {
                 Ok(JoinStep::Done(context, _)) => {
                     let absent = absent(&alone, &local_only, &since);
                     let expected = alone.join_encoded(&bytes, &since, |_| absent);
-                    // It is found in steps, because a reconciliation has met it before it was replaced.
+                    // The value is found in steps, because a reconciliation has met it before it was
+                    // replaced.
                     if expected.as_ref().is_err_and(is_lost) {
                         lost += 1;
                         break;

@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Each of these is another name than all of the others.
+    /// Names of which no two are the same.
     #[test]
     fn different_names_have_different_forms() {
         let names = [

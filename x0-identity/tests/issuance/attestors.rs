@@ -140,7 +140,7 @@ fn a_device_is_attested_by_the_certificate_of_another_authority() {
     let (refusal, text) = refused(devices.ask(2, [8; 32], bytes));
     assert_eq!(refusal, IssuanceRefusal::NotAttested);
     assert!(text.contains("proof"), "{text}");
-    // All of its selectors, of which the digest is the certificate's own.
+    // The selectors of the entry, of which the digest is the certificate's own.
     let trusted = TrustBundle::new(domain("devices.example"), vec![devices.root.certificate.clone()]);
     let attestor = CertificateAttestor::new(trusted.unwrap());
     let chain = [devices.device.certificate.clone()];
@@ -203,7 +203,7 @@ fn a_device_that_is_not_proved_is_refused() {
     }
 }
 
-/// Each kind has one attestor; a kind without one is refused.
+/// A kind has one attestor; a kind without one is refused.
 #[test]
 fn attestors_answer_for_their_kind() {
     let mut devices = Devices::new(|_| {}, "join_token:web");

@@ -1124,7 +1124,8 @@ pub(crate) fn long_name(attributes: u8, len: usize, case: u8) -> Vec<u8> {
 }
 
 /// A leaf and seven signers whose names are all one but for the case of letters, in one set of 16 attributes.
-/// Each signer may have issued each. The key that signed the highest is that of the root if `signer` is 1.
+/// Any signer may have issued any other. The key that signed the highest is that of the root if `signer`
+/// is 1.
 pub(crate) fn costly_chain(root: &Forge, signer: usize) -> Vec<Forge> {
     let mut chain = vec![Forge::leaf(root).with(|leaf| leaf.issuer = long_name(16, 440, 1))];
     for index in 0..7_u8 {

@@ -50,7 +50,7 @@ pub(crate) enum Input<R> {
 /// A datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HandleError {
-    /// It is malformed or does not fit.
+    /// The datagram is malformed or does not fit.
     #[error(
         "a datagram of {from} is malformed or does not fit: check that both nodes run compatible releases"
     )]

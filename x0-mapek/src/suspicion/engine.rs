@@ -331,7 +331,7 @@ impl Detector {
         self.evaluate();
     }
 
-    /// This process did not run for a while.
+    /// The own process did not run for a while.
     fn woke_up(&mut self) {
         self.ran_at = self.now;
         for peer in self.peers.values_mut() {

@@ -428,7 +428,7 @@ fn a_member_that_returns_is_cleared_soon() {
         assert_eq!(cleared, BTreeSet::from([1, 3, 4, 5]), "seed {seed}");
         let accuses = |process: &super::world::Process| !process.detector.accused().is_empty();
         assert!(!world.processes.values().any(accuses), "seed {seed}");
-        // It is watched as before.
+        // The member is watched as before.
         world.kill(2);
         world.run_until(ms(15_000));
         assert_eq!(world.known_after(2, ms(12_000)).len(), 4, "seed {seed}");

@@ -41,7 +41,7 @@ impl Random {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Runs,
-    /// It does nothing until then; its messages wait.
+    /// The process does nothing until then; its messages wait.
     Stopped(Duration),
     Dead,
 }

@@ -215,11 +215,11 @@ pub struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Failovers {
-    /// No link to it is usable.
+    /// No link to the next hop is usable.
     pub link_down: u64,
-    /// Its best link loses frames or answers late.
+    /// The best link to the next hop loses frames or answers late.
     pub link_degraded: u64,
-    /// It has no usable way to the destination any more.
+    /// The next hop has no usable way to the destination any more.
     pub withdrawn: u64,
 }
 

@@ -356,7 +356,7 @@ fn each_fault_causes_its_alert_and_no_other() {
     // Both databases hold the same names, and each panel of a dashboard had something to show.
     let names = world.programs.names(world.programs.prometheus);
     assert_eq!(names, world.programs.names(world.programs.victoria));
-    // These nodes have no blob store and no links; `mesh.rs` sees the names of links and routes.
+    // The nodes here have no blob store and no links; `mesh.rs` sees the names of links and routes.
     let absent = ["x0_kv_blob_", "x0_mesh_link_", "x0_mesh_path_", "x0_mesh_route_", "x0_mesh_failovers_"];
     let is_there = |expression: &String| !absent.iter().any(|name| expression.contains(name));
     let expressions: Vec<String> = expressions().into_iter().filter(is_there).collect();

@@ -86,7 +86,7 @@ pub(super) fn with_differences() -> Vec<Box<dyn System>> {
     vec![Box::new(x0::X0), Box::new(automerge::Automerge), Box::new(yrs::Yrs), Box::new(loro::Loro)]
 }
 
-/// Those of them that can be compared on a million keys: automerge takes minutes for each turn.
+/// The systems that can be compared on a million keys: automerge takes minutes for each turn.
 pub(super) fn of_a_million() -> Vec<Box<dyn System>> {
     vec![Box::new(x0::X0), Box::new(yrs::Yrs), Box::new(loro::Loro)]
 }
