@@ -14,7 +14,7 @@
 //!    juror probes the member, and two others as a control.
 //! 4. **Accusation.** A juror accuses a member that has not answered within
 //!    [`answer_within`](DetectorOptions::answer_within), if a control has answered. Jurors report to all
-//!    members whom they accuse.
+//!    members, with a list of those that they accuse.
 //! 5. **Verdict.** A member is suspect when a majority of its jury and itself accuses it. Before a detector
 //!    believes a majority it asks the accusers once more, because their reports may be old.
 //!

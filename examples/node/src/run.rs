@@ -81,7 +81,7 @@ struct Running {
     observe: Observe,
     federation: Federation,
     rag: Option<Rag>,
-    /// The listeners end with the node.
+    /// The HTTP listeners, which end with the node.
     _listeners: [Option<Http>; 2],
 }
 

@@ -410,7 +410,7 @@ impl Executor {
             }
             Output::Leader { leader, term, is_self } => {
                 self.tracer.leader(leader, term);
-                // Told to campaign, a follower asks for votes before it reports that the leader is gone.
+                // A follower that is to campaign asks for votes before it reports that the leader is gone.
                 self.trace_campaign();
                 self.event(Event::Leader { leader, term, is_self });
             }

@@ -432,7 +432,7 @@ impl Detector {
         }
     }
 
-    /// Reports whom this member accuses, if that has changed.
+    /// Reports the members that this one accuses, if they have changed.
     fn report_changes(&mut self) {
         let accused: BTreeSet<u64> = self.accused().into_iter().take(ACCUSED_MAX).collect();
         if accused != self.report.accused {

@@ -30,7 +30,7 @@ pub(super) enum Message {
     Report(Report),
 }
 
-/// Whom a juror accuses.
+/// The members that a juror accuses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Report {
     /// Differs from one start of the juror's process to the next.
