@@ -33,6 +33,10 @@ const SOCKET_LEN: usize = 4 << 20;
 /// 9000 §4.6).
 const STREAMS_MAX: u32 = 1 + QuicOptions::ORDERED_LANES_MAX as u32 + QuicOptions::BULK_STREAMS_MAX as u32;
 const ALPN: &[u8] = b"x0-mesh/1";
+/// How long after a search for the MTU of the path the next one begins.
+const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(60);
+/// How long after losses of long packets alone a search for the MTU of the path begins.
+const MTU_SEARCH_COOLDOWN: Duration = Duration::from_secs(10);
 
 /// Messages over QUIC. See the [module](super) for what it does, and [`Transport`] for what it promises.
 ///
@@ -157,6 +161,9 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
     // Long packets cost one system call and one AEAD operation for more bytes; the path is probed before they
     // are used (RFC 9000 §14.3).
     discovery.upper_bound(config.datagram_len_max);
+    // A busy path loses probes as it loses other packets, and quinn takes it for a path of short packets. The
+    // pauses of ten minutes and one minute, which are its defaults, are too long for routes that change.
+    discovery.interval(MTU_SEARCH_INTERVAL).black_hole_cooldown(MTU_SEARCH_COOLDOWN);
     let receive_window = u64::from(config.stream_window) * u64::from(STREAMS_MAX);
     transport
         // None is used, so a peer that opens one breaks the protocol (RFC 9000 §4.6), and quinn closes the
