@@ -420,6 +420,8 @@ impl Replica {
     /// Forgets nodes that are no longer members.
     pub(super) fn forget_strangers(&mut self, membership: &Membership) {
         self.incarnations.seen.retain(|node, _| membership.contains(*node));
+        self.last_messages.retain(|member, _| membership.contains(*member));
+        self.degraded.retain(|member, _| membership.contains(*member));
     }
 
     fn call_founders(&mut self) {

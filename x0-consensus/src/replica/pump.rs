@@ -345,8 +345,6 @@ impl Replica {
             && let Ok(state) = self.node.apply_conf_change(&to_conf_change(&change))
         {
             let membership = self.with_identity(from_conf_state(&state), &change, entry.index);
-            self.last_messages.retain(|member, _| membership.contains(*member));
-            self.degraded.retain(|member, _| membership.contains(*member));
             self.forget_strangers(&membership);
             self.memberships.push_back((entry.index, membership));
             self.note_standing();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use x0_consensus::Storage as _;
+use x0_consensus::{MembershipChange, Storage as _};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, id};
 use crate::machine::Machine;
 
 fn volatile() -> Machine {
@@ -17,7 +17,11 @@ fn durable() -> Machine {
 
 /// Logs are shortened after every 20 KB to the last 20 entries, and a snapshot has a hundred chunks.
 fn small(seed: u64, machine: Machine) -> Cluster {
-    Cluster::with(seed, 3, machine, |options| {
+    of_size(seed, 3, machine)
+}
+
+fn of_size(seed: u64, size: u64, machine: Machine) -> Cluster {
+    Cluster::with(seed, size, machine, |options| {
         options.checkpoint_log_len = 20_000;
         options.retained_entries = 20;
         options.chunk_len = 1000;
@@ -89,6 +93,32 @@ fn a_member_that_was_away_too_long_gets_a_snapshot() {
         cluster.settle();
         cluster.assert_unharmed();
     }
+}
+
+/// A follower learns of the removal from the membership of a snapshot, and its status forgets the member too.
+#[test]
+fn a_snapshot_without_a_member_forgets_its_last_message() {
+    let mut cluster = of_size(5, 5, durable());
+    let leader = cluster.elect();
+    cluster.settle();
+    let mut others = (1..=5).filter(|node| *node != leader);
+    let (away, removed) = (others.next().unwrap(), others.next().unwrap());
+    // Followers hear of each other in elections.
+    cluster.isolate(&[leader]);
+    cluster.run_for(Duration::from_secs(5));
+    cluster.heal();
+    cluster.settle();
+    let known = |cluster: &mut Cluster| cluster.status(away).last_messages.contains_key(&id(removed));
+    assert!(known(&mut cluster), "choose another seed: {away} has heard of {removed}");
+    cluster.isolate(&[away]);
+    let leader = cluster.elect();
+    let token = cluster.change(leader, MembershipChange::default().remove(id(removed)));
+    cluster.run_until_done(&[token]);
+    fill(&mut cluster, 300);
+    cluster.heal();
+    cluster.settle();
+    assert_eq!(cluster.node(away).machine().restores, 1);
+    assert!(!known(&mut cluster));
 }
 
 #[test]
