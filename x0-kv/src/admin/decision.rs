@@ -75,13 +75,23 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
         AdminRequest::Remove { node } => group.remove(*node),
         AdminRequest::Replace { old, new } => group.replace(*old, *new),
         AdminRequest::Transfer { to } => group.transfer(*to),
+        AdminRequest::Planned { request, .. } if matches!(**request, AdminRequest::Planned { .. }) => {
+            Err(AdminError::Stale)
+        }
         AdminRequest::Planned { voters, request } => {
             // A joint membership is one of two, and neither is that of the plan.
             let is_same = group.membership.voters == *voters && group.membership.voters_outgoing.is_empty();
-            if !is_same || matches!(**request, AdminRequest::Planned { .. }) {
-                return Err(AdminError::Stale);
+            let decision = decide(request, group);
+            match &decision {
+                _ if is_same => decision,
+                // The first step of this request may be what has changed the voters. What remains of it
+                // changes no voter, so the plan cannot do harm.
+                Ok(Decision::Done | Decision::Members(_)) => decision,
+                Ok(Decision::Steps(steps)) if steps.iter().all(|step| matches!(step, Step::Member(_))) => {
+                    decision
+                }
+                _ => Err(AdminError::Stale),
             }
-            decide(request, group)
         }
         AdminRequest::SetAddresses { node, addresses } => {
             if group.role(*node).is_none() {
@@ -463,6 +473,25 @@ mod tests {
         assert_eq!(steps(decide(&again, &group)), vec![forget(3)]);
         let stranger = AdminRequest::Remove { node: id(9) };
         assert_eq!(decide(&stranger, &group), Err(AdminError::NotAMember { node: id(9) }));
+    }
+
+    /// The first step of a planned request changes the voters on which it was planned.
+    #[test]
+    fn an_interrupted_planned_request_is_completed() {
+        let mut group = group(&[], 0);
+        group.membership.voters.remove(&id(3));
+        let planned = |request: AdminRequest| AdminRequest::Planned {
+            voters: [1, 2, 3].map(id).into(),
+            request: Box::new(request),
+        };
+        let removal = planned(AdminRequest::Remove { node: id(3) });
+        assert_eq!(steps(decide(&removal, &group)), vec![forget(3)]);
+        let replacement = planned(AdminRequest::Replace { old: id(3), new: id(2) });
+        assert_eq!(steps(decide(&replacement, &group)), vec![forget(3)]);
+        let promotion = planned(AdminRequest::Promote { node: id(2) });
+        assert_eq!(decide(&promotion, &group), Ok(Decision::Done));
+        let other = planned(AdminRequest::Remove { node: id(4) });
+        assert_eq!(decide(&other, &group), Err(AdminError::Stale), "a learner is a member as well");
     }
 
     #[test]

@@ -353,11 +353,7 @@ impl AdminEngine {
     }
 
     fn begin(&mut self, now: Duration, origin: Origin, request: AdminRequest) {
-        let plain = match &request {
-            AdminRequest::Planned { request, .. } => request,
-            request => request,
-        };
-        let addresses = match plain {
+        let addresses = match request.plain() {
             AdminRequest::Add { addresses, .. } | AdminRequest::SetAddresses { addresses, .. } => addresses,
             _ => &Vec::new(),
         };
@@ -418,14 +414,14 @@ impl AdminEngine {
                 Place::Parked => self.route(token),
                 // A transfer is done when another node leads.
                 Place::Transferring if leader.is_some_and(|leader| leader != self.local) => {
-                    match job.request {
+                    match job.request.plain() {
                         AdminRequest::Transfer { .. } => self.end(token, Ok(AdminReply::Done)),
                         _ => self.route(token),
                     }
                 }
                 // Reads and addresses have no effect, or the same one twice. The former leader may have begun
                 // the others, and answers them: a leader that is removed hands its request over.
-                Place::Forwarded { to } if Some(to) != leader => match job.request {
+                Place::Forwarded { to } if Some(to) != leader => match job.request.plain() {
                     AdminRequest::Members | AdminRequest::SetAddresses { .. } => self.route(token),
                     _ => {}
                 },

@@ -52,8 +52,9 @@ pub enum AdminRequest {
         /// The next leader; the voter with the longest log if `None`.
         to: Option<NodeId>,
     },
-    /// Carry out a request that was planned on these voters; refused if they are others now. A healer plans
-    /// on what its node knows, which may be old when the request reaches the leader.
+    /// Carry out a request that was planned on these voters. If they are others now, it is refused, unless
+    /// what remains of it changes no voter. A healer plans on what its node knows, which may be old when the
+    /// request reaches the leader.
     Planned {
         /// The voters on which the request was planned.
         voters: BTreeSet<NodeId>,
@@ -67,6 +68,16 @@ pub enum AdminRequest {
         /// The addresses of the member.
         addresses: Vec<String>,
     },
+}
+
+impl AdminRequest {
+    /// What is to be done, without the voters on which it was planned.
+    pub(super) fn plain(&self) -> &AdminRequest {
+        match self {
+            AdminRequest::Planned { request, .. } => request,
+            request => request,
+        }
+    }
 }
 
 /// The answer to an [`AdminRequest`] that was carried out.

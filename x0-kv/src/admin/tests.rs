@@ -158,13 +158,20 @@ fn a_leader_that_is_removed_hands_the_request_to_its_successor() {
 
 #[test]
 fn a_transfer_is_done_when_another_node_leads() {
-    let mut leader = engine(1, 1);
-    leader.handle(SECOND, Input::Call { token: 7, request: AdminRequest::Transfer { to: None } }).unwrap();
-    let Some(Output::Inspect { token }) = leader.poll_output() else { panic!() };
-    leader.handle(SECOND, Input::Inspected { token, group: group() }).unwrap();
-    assert_eq!(leader.poll_output(), Some(Output::Transfer { to: id(2) }));
-    leader.handle(SECOND, Input::Leader { leader: Some(id(2)), term: 3 }).unwrap();
-    assert_eq!(leader.poll_output(), Some(Output::Reply { token: 7, result: Ok(AdminReply::Done) }));
+    let plain = AdminRequest::Transfer { to: None };
+    let planned = AdminRequest::Planned {
+        voters: membership().voters,
+        request: Box::new(AdminRequest::Transfer { to: None }),
+    };
+    for request in [plain, planned] {
+        let mut leader = engine(1, 1);
+        leader.handle(SECOND, Input::Call { token: 7, request }).unwrap();
+        let Some(Output::Inspect { token }) = leader.poll_output() else { panic!() };
+        leader.handle(SECOND, Input::Inspected { token, group: group() }).unwrap();
+        assert_eq!(leader.poll_output(), Some(Output::Transfer { to: id(2) }));
+        leader.handle(SECOND, Input::Leader { leader: Some(id(2)), term: 3 }).unwrap();
+        assert_eq!(leader.poll_output(), Some(Output::Reply { token: 7, result: Ok(AdminReply::Done) }));
+    }
 }
 
 #[test]
