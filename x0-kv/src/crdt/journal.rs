@@ -55,10 +55,12 @@ pub enum JournalError {
     #[error("the journal of the CRDT keyspace cannot be written: {0}")]
     Write(#[from] WriteError),
     /// The log beneath cannot take a long complete map.
-    #[error("a complete map of the CRDT keyspace cannot be written")]
+    #[error("a complete map of the CRDT keyspace cannot be written: check the disk of the data folder")]
     Snapshot(#[from] SnapshotWriteError),
     /// The bytes of a long complete map cannot be written.
-    #[error("a complete map of the CRDT keyspace cannot be written")]
+    #[error(
+        "the bytes of a complete map of the CRDT keyspace cannot be written: check the disk of the data folder"
+    )]
     SnapshotWrite(#[source] io::Error),
     /// A long complete map cannot be read.
     #[error("the complete map of the CRDT keyspace cannot be read")]
@@ -208,7 +210,11 @@ impl<S: Storage + ?Sized> Journal<S> {
         let mut next = recovered.base.index + 1;
         let (mut deltas_len, mut whole_len) = (0, 0);
         let mut map: Option<CausalMap> = None;
-        if let Some(whole) = read_snapshot(&mut *storage, &recovered)? {
+        // A complete map in the log replaces the snapshot before it, which need not be whole any more.
+        let first =
+            if next > recovered.last_index { Vec::new() } else { storage.read(next..next + 1, READ_LEN)? };
+        let is_replaced = first.first().is_some_and(|entry| entry.payload.first() == Some(&WHOLE));
+        if !is_replaced && let Some(whole) = read_snapshot(&mut *storage, &recovered)? {
             map = Some(read_whole(&whole, recovered.base.index, node, key)?);
             whole_len = whole.len() as u64;
         }

@@ -65,7 +65,8 @@ pub(crate) enum HandleError {
         from: NodeId,
     },
     /// The sender has events of this replica that it has not written, or has written otherwise: its folder is
-    /// an old copy, or in use twice. The replica goes on as a fresh incarnation.
+    /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at most once in a lease; until
+    /// then it joins nothing of such a sender.
     #[error(
         "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation: check that no other process uses a copy of its folder"
     )]
@@ -128,6 +129,8 @@ pub(crate) struct CrdtReplica<R> {
     past: CrdtTotals,
     /// The incarnation of the last renewal.
     renewed: Option<u32>,
+    /// From when on the replica may be renewed again.
+    renewable_at: Duration,
 }
 
 impl<R> CrdtReplica<R> {
@@ -152,6 +155,7 @@ impl<R> CrdtReplica<R> {
             totals: CrdtTotals::default(),
             past: CrdtTotals::default(),
             renewed: None,
+            renewable_at: Duration::ZERO,
         }
     }
 
@@ -160,6 +164,8 @@ impl<R> CrdtReplica<R> {
     pub(crate) fn reset(&mut self, mut map: CausalMap) {
         map.members_mut().set_lease(self.options.lease);
         self.map = map;
+        // The renewal may be among what was undone, and is needed again.
+        (self.renewed, self.renewable_at) = (None, Duration::ZERO);
         self.outputs.clear();
         self.staged.clear();
         self.traces.clear();
@@ -200,7 +206,7 @@ impl<R> CrdtReplica<R> {
                 if let Some(session) = self.sessions.get_mut(&from) {
                     self.arrived = trace;
                     let taken = session.handle(now, SessionInput::Datagram(&payload), &mut self.map);
-                    handled = taken.map_err(|error| self.refuse(from, &error));
+                    handled = taken.map_err(|error| self.refuse(now, from, &error));
                     self.gather(from);
                     self.arrived = None;
                 }
@@ -386,18 +392,23 @@ impl<R> CrdtReplica<R> {
         let Some(session) = self.sessions.get_mut(&node) else { return };
         // A delta of the peer that was being joined in steps may be wrong.
         if let Err(error) = session.handle(now, input, &mut self.map) {
-            self.refuse(node, &error);
+            self.refuse(now, node, &error);
         }
         self.gather(node);
     }
 
     /// Counts what a session has refused, and reacts to it.
-    fn refuse(&mut self, from: NodeId, error: &SessionError) -> HandleError {
+    fn refuse(&mut self, now: Duration, from: NodeId, error: &SessionError) -> HandleError {
         self.totals.refused += 1;
         match error {
             SessionError::KeyMismatch => HandleError::KeyMismatch { from },
             SessionError::Join(JoinError::Impostor { .. }) => {
-                self.renew();
+                // A renewal writes the whole map, and its incarnation is remembered for ever: a member that
+                // goes on claiming events of this node must not cause one with each datagram.
+                if now >= self.renewable_at {
+                    self.renewable_at = now.saturating_add(self.options.lease);
+                    self.renew();
+                }
                 HandleError::Impostor { from }
             }
             _ => HandleError::Refused { from },

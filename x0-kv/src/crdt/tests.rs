@@ -10,7 +10,7 @@ use x0_consensus::{
     Entry, Membership, MemoryStorage, ReadError, RecoverError, Recovered, SnapshotMeta, SnapshotReadError,
     SnapshotReader, SnapshotWriteError, SnapshotWriter, Storage, Write as LogWrite, WriteError,
 };
-use x0_crdt::HashKey;
+use x0_crdt::{CausalMap, HashKey, ReplicaId, Session, SessionInput, SessionOutput};
 use x0_identity::NodeId;
 
 use super::journal::{Journal, JournalError};
@@ -495,12 +495,61 @@ fn a_member_that_was_restored_from_a_backup_goes_on_as_a_fresh_incarnation() {
     }
 }
 
+/// A member that claims events of this node again and again, as one does whose folder is in use twice.
+#[test]
+fn a_node_is_renewed_at_most_once_in_a_lease() {
+    let [here, there] = [node(1), node(2)];
+    let options = options(7);
+    let empty = |id: NodeId| CausalMap::new(ReplicaId::new(id.get()), options.hash_key);
+    let mut replica = CrdtReplica::<()>::new(options.clone(), 1, Duration::ZERO, empty(here));
+    replica.handle(Duration::ZERO, Input::Members([here, there].into())).unwrap();
+    let claim = |replica: &mut CrdtReplica<()>, now: Duration| {
+        let mut forged = CausalMap::new(replica.map().replica(), options.hash_key);
+        let mut map = empty(there);
+        // Another content each time: a session does not try the same twice.
+        forged.put(b"forged", now.as_secs(), b"value").unwrap();
+        map.join(&forged.delta(&map.version()).unwrap()).unwrap();
+        let mut session = Session::new(&options.session, now.as_micros().try_into().unwrap());
+        session.handle(now, SessionInput::Reachable, &mut map).unwrap();
+        replica.handle(now, Input::Up(there)).unwrap();
+        // The session of the replica pauses after an attempt that failed.
+        for step in 0..500 {
+            let now = now + step * Duration::from_millis(20);
+            let mut is_refused = false;
+            session.handle(now, SessionInput::Timeout, &mut map).unwrap();
+            replica.handle(now, Input::Timeout).unwrap();
+            while let Some(output) = session.poll_output() {
+                let SessionOutput::Send(payload) = output else { continue };
+                let input = Input::Datagram { from: there, payload: payload.into(), trace: None };
+                is_refused |= replica.handle(now, input) == Err(HandleError::Impostor { from: there });
+            }
+            while let Some(output) = replica.poll_output() {
+                if let Output::Send { payload, .. } = output {
+                    session.handle(now, SessionInput::Datagram(&payload), &mut map).unwrap();
+                }
+            }
+            if is_refused {
+                return replica.status().totals.renewals;
+            }
+        }
+        panic!("the claim at {now:?} is not refused");
+    };
+    for round in 0..5 {
+        assert_eq!(claim(&mut replica, Duration::from_secs(10) * round), 1);
+    }
+    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+    // A renewal that could not be written is undone, and the next claim renews the replica again.
+    replica.reset(empty(here));
+    assert_eq!(replica.reports().renewed, None);
+    assert_eq!(claim(&mut replica, 2 * options.lease), 3);
+}
+
 #[test]
 fn a_member_with_another_hash_key_is_named() {
     let [here, there] = [node(1), node(2)];
     let all: BTreeSet<NodeId> = [here, there].into();
     let mut replicas = [(here, 7), (there, 8)].map(|(id, key)| {
-        let map = x0_crdt::CausalMap::new(x0_crdt::ReplicaId::new(id.get()), options(key).hash_key);
+        let map = CausalMap::new(ReplicaId::new(id.get()), options(key).hash_key);
         CrdtReplica::<()>::new(options(key), id.get(), Duration::ZERO, map)
     });
     for replica in &mut replicas {
@@ -560,6 +609,36 @@ fn a_long_complete_map_is_a_snapshot_of_the_log() {
     journal.write(journal.whole(&map)).unwrap();
     let (_, recovered) = reopened(&map);
     assert_eq!(recovered.last_index, recovered.base.index + 1);
+    let unread = Box::new(WithoutSnapshot(disk.clone()));
+    let (_, found) = Journal::open(unread, node(1), 10, key).unwrap();
+    assert_eq!(found.frontier(), map.frontier());
+}
+
+/// A disk on which the snapshot must not be read.
+struct WithoutSnapshot(Disk);
+
+impl Storage for WithoutSnapshot {
+    fn recover(&mut self) -> Result<Recovered, RecoverError> {
+        self.0.recover()
+    }
+    fn term(&self, index: u64) -> Result<Option<u64>, ReadError> {
+        self.0.term(index)
+    }
+    fn read(&mut self, indexes: Range<u64>, len_bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        self.0.read(indexes, len_bytes_max)
+    }
+    fn write(&mut self, batch: &[LogWrite]) -> Result<(), WriteError> {
+        self.0.write(batch)
+    }
+    fn snapshot_writer(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Box<dyn SnapshotWriter>, SnapshotWriteError> {
+        self.0.snapshot_writer(meta)
+    }
+    fn snapshot_reader(&mut self) -> Result<Option<Box<dyn SnapshotReader>>, SnapshotReadError> {
+        panic!("the snapshot is read although the log begins with a complete map")
+    }
 }
 
 /// The same on files, which do not grow with each complete map.

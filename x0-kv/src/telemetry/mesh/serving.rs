@@ -13,7 +13,7 @@ impl ServingTelemetry {
         ServingTelemetry { waiting: gauge!("x0_kv_operations_waiting"), shown: 0 }
     }
 
-    /// There are this many now. Callers of the node's own store count themselves on the same gauge, so that
+    /// Sets the number of requests under way. Callers of the node's own store count themselves on the same gauge, so that
     /// only the difference is added.
     #[inline]
     pub(crate) fn requests(&mut self, now: usize) {
@@ -23,5 +23,12 @@ impl ServingTelemetry {
             self.waiting.decrement((self.shown - now) as f64);
         }
         self.shown = now;
+    }
+}
+
+impl Drop for ServingTelemetry {
+    fn drop(&mut self) {
+        // The gauge outlives the node, and so do the counts of other nodes in this process.
+        self.requests(0);
     }
 }
