@@ -1,8 +1,8 @@
 //! The HTTP front of a node: `[[http]]` listeners, each with its routes and a TLS mode.
 //!
 //! The front runs on a thread and a runtime of its own, so that no request delays the node's event loop.
-//! Headers, bodies, connections, requests and their time are bounded, and no number of clients keeps a probe
-//! from its answer. HTTP/1.1 only.
+//! Headers, bodies, connections, requests and their time are bounded. A probe always finds a connection and a
+//! slot, and waits at most for the answers that are being made: those to 64 requests. HTTP/1.1 only.
 
 pub(crate) mod client;
 pub(crate) mod config;
@@ -155,7 +155,7 @@ async fn accept(socket: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, rou
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
-                // Out of files, mostly: some connection ends.
+                // Usually no file descriptor is left. Connections end by their limits, which frees some.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -41,7 +41,6 @@ pub(crate) async fn leader(args: LeaderArgs) -> Result<()> {
     operator.end(done).await
 }
 
-/// A connection with the identity of an operator.
 /// The members of the cluster in its replicated table. The identity of the configuration is an operator's.
 pub(crate) async fn members(config: &ClientConfig) -> Result<Vec<MemberInfo>> {
     let operator = Operator { connection: Connection::open(config).await?, is_json: false };
@@ -57,6 +56,7 @@ pub(crate) async fn members(config: &ClientConfig) -> Result<Vec<MemberInfo>> {
     Ok(list)
 }
 
+/// A connection with the identity of an operator.
 struct Operator {
     connection: Connection,
     is_json: bool,

@@ -346,8 +346,9 @@ fn more_clients_than_connections_delay_neither_probes_nor_writes() {
         .collect();
     let begun = Instant::now();
     assert_eq!(cluster.get(1, "/livez").0, 200);
-    // An idle connection ends after five seconds: this answer did not wait for one.
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // A listener that waits for connections to end would accept this one after five times the five seconds
+    // of an idle connection: those that do not read keep their places for longer.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(cluster.kv(&["put", "key", "value"]));
     drop(held);
 }

@@ -38,7 +38,7 @@ struct Connection {
     task: Option<AbortHandle>,
 }
 
-/// What a connection does.
+/// The activity of a connection.
 #[derive(Debug, Default)]
 struct Activity {
     /// When its last byte moved, since the origin, in milliseconds.

@@ -167,7 +167,7 @@ fn alertmanager_yml(webhook: Option<&str>) -> String {
     )
 }
 
-/// What silences what, as in the delivered configuration of the Alertmanager.
+/// The inhibitions of the delivered configuration of the Alertmanager.
 fn inhibitions() -> &'static str {
     let text = include_str!("../../deploy/alertmanager/alertmanager.yml");
     let from = text.find("inhibit_rules:").unwrap_or(text.len());

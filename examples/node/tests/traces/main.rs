@@ -141,7 +141,7 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     }
     let covered = covered(roots[0], &spans);
     assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
-    // Nothing else was traced but the elections.
+    // No other operation was traced.
     let others = receiver.spans().into_iter().filter(|span| span.trace != trace);
     let others: BTreeSet<String> = others.map(|span| span.name).collect();
     assert!(!others.iter().any(|name| name.starts_with("kv.")), "{others:?}");
@@ -191,7 +191,7 @@ fn a_write_through_a_follower_is_one_tree_over_three_processes() {
     a_write_through_a_follower_is_one_tree(&Receiver::start());
 }
 
-/// The same in a receiver that others wrote.
+/// A write through a follower is one tree in a receiver that others wrote.
 #[test]
 fn oteltap_receives_the_tree() {
     match std::env::var(OTELTAP) {
@@ -324,7 +324,7 @@ fn a_write_to_a_crdt_keyspace_is_one_tree_with_its_merges() {
     a_crdt_write_is_one_tree(&Receiver::start());
 }
 
-/// The same in a receiver that others wrote.
+/// A CRDT write is one tree in a receiver that others wrote.
 #[test]
 fn oteltap_receives_the_tree_of_a_crdt_write() {
     match std::env::var(OTELTAP) {

@@ -91,7 +91,7 @@ impl<'a> Field<'a> {
         Self { work, systems: systems::with_differences(), fill, keys }
     }
 
-    /// The same of other systems.
+    /// The same work, done by other systems.
     fn of(mut self, systems: Vec<Box<dyn System>>) -> Self {
         self.systems = systems;
         self

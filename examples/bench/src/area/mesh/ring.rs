@@ -277,7 +277,7 @@ fn measure(
     Ok(())
 }
 
-/// What a system has to bear without a change of the path.
+/// A load or a fault that must not change the path.
 #[derive(Debug, Clone, Copy)]
 enum Stress {
     /// Four times as much work on each core as it can do.

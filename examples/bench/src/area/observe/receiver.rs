@@ -13,7 +13,7 @@ const BODY_LEN_MAX: usize = 16 << 20;
 /// The name of a span of each traced put, which occurs once in its encoding.
 const SPAN: &[u8] = b"consensus.propose";
 
-/// What a receiver does with a request.
+/// The answer of a receiver to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// Accepts it.
