@@ -75,9 +75,7 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
         AdminRequest::Remove { node } => group.remove(*node),
         AdminRequest::Replace { old, new } => group.replace(*old, *new),
         AdminRequest::Transfer { to } => group.transfer(*to),
-        AdminRequest::Planned { request, .. } if matches!(**request, AdminRequest::Planned { .. }) => {
-            Err(AdminError::Stale)
-        }
+        AdminRequest::Planned { .. } if !request.is_sound() => Err(AdminError::Stale),
         AdminRequest::Planned { voters, request } => {
             // A joint membership is one of two, and neither is that of the plan.
             let is_same = group.membership.voters == *voters && group.membership.voters_outgoing.is_empty();

@@ -358,6 +358,8 @@ impl AdminEngine {
             _ => &Vec::new(),
         };
         let refused = match check_addresses(addresses) {
+            // The wire has no form for it, and the leader refuses it as well.
+            _ if !request.is_sound() => Some(AdminError::Stale),
             Err(error) => Some(AdminError::Limit(error)),
             Ok(()) if self.jobs.len() >= JOBS_MAX => Some(AdminError::Overloaded),
             Ok(()) => None,

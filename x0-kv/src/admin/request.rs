@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
-use crate::request::limits::LimitError;
+use crate::request::limits::{LimitError, MEMBERS_MAX};
 
 /// The most log entries by which a learner may lag when it becomes a voter.
 pub const PROMOTE_LAG_MAX: u64 = 1024;
@@ -76,6 +76,16 @@ impl AdminRequest {
         match self {
             AdminRequest::Planned { request, .. } => request,
             request => request,
+        }
+    }
+
+    /// Whether any group can carry it out: a plan has one level, and no group has more voters than members.
+    pub(super) fn is_sound(&self) -> bool {
+        match self {
+            AdminRequest::Planned { voters, request } => {
+                voters.len() <= MEMBERS_MAX && !matches!(**request, AdminRequest::Planned { .. })
+            }
+            _ => true,
         }
     }
 }

@@ -174,6 +174,22 @@ fn a_transfer_is_done_when_another_node_leads() {
     }
 }
 
+/// The answer of a follower is that of the leader: the wire has no form for such a request.
+#[test]
+fn a_plan_that_no_group_can_carry_out_is_refused_where_it_begins() {
+    let planned = |voters: std::ops::Range<u64>, request: AdminRequest| AdminRequest::Planned {
+        voters: voters.map(id).collect(),
+        request: Box::new(request),
+    };
+    let transfer = AdminRequest::Transfer { to: None };
+    for request in [planned(1..4, planned(1..4, transfer.clone())), planned(1..10_000, transfer)] {
+        let mut follower = engine(2, 1);
+        follower.handle(SECOND, Input::Call { token: 7, request }).unwrap();
+        assert_eq!(follower.poll_output(), Some(Output::Reply { token: 7, result: Err(AdminError::Stale) }));
+        assert_eq!((follower.poll_output(), follower.jobs()), (None, 0));
+    }
+}
+
 #[test]
 fn an_unknown_result_is_not_repeated_unless_it_does_no_harm() {
     let mut follower = engine(2, 1);
