@@ -3,7 +3,9 @@
 mod algorithm;
 mod es512;
 mod issuer;
+pub(crate) mod signing_key;
 mod svid;
+pub(crate) mod token;
 
 pub use algorithm::JwtAlgorithm;
 pub use issuer::{JwtIssueError, JwtIssuer, JwtKeyError};

@@ -9,6 +9,8 @@
 //! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for
 //!   JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
+//! - `WitIssuer`, `WitKey` and `WitSvidValidator` (feature `wit`) issue and validate WIT-SVIDs, with proofs of
+//!   possession.
 //! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep
 //!   their private keys. `IssuanceServer` and `IssuanceClient` are both sides of issuing over the network.
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.
@@ -39,7 +41,8 @@
 //! |---|---|
 //! | SPIFFE ID | the URI that names a workload: `spiffe://<trust domain>/<path>` |
 //! | trust domain | a namespace of SPIFFE IDs with authorities of its own |
-//! | SVID | a document that proves a SPIFFE ID: an X.509 certificate chain with the leaf's private key, or a token (JWT-SVID) |
+//! | SVID | a document that proves a SPIFFE ID: an X.509 certificate chain with the leaf's private key, or a token (JWT-SVID, WIT-SVID) |
+//! | proof of possession | a signature by which the presenter of a WIT-SVID shows that it holds the key that the token names |
 //! | leaf | the first certificate of a chain: the certificate of a workload |
 //! | signing certificate, signer | a certificate that issues others (`cA` is true) |
 //! | authority | a signing certificate that a bundle trusts; also `Authority`, the issuer that holds its key |
@@ -147,6 +150,8 @@ pub mod tpm;
 #[cfg(feature = "rustls")]
 mod trace;
 mod trust_domain;
+#[cfg(feature = "wit")]
+mod wit;
 #[cfg(feature = "workload-api")]
 pub mod workload_api;
 #[cfg(feature = "x509")]
@@ -166,7 +171,7 @@ pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 #[cfg(feature = "bundle")]
 pub use bundle::{
     BUNDLE_LEN_MAX, BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError, JwtAuthority, JwtKey, KeyEncodingError,
-    Refusal, Refused, SpiffeBundle, SpiffeBundleError,
+    Refusal, Refused, SpiffeBundle, SpiffeBundleError, WitAuthority,
 };
 #[cfg(feature = "issuer")]
 pub use issuance::{
@@ -213,6 +218,11 @@ pub use tls::{
     VerifyError,
 };
 pub use trust_domain::{ParseTrustDomainError, TrustDomain};
+#[cfg(feature = "wit")]
+pub use wit::{
+    UnprovenWitSvid, WIT_PROOF_LIFETIME_MAX, WIT_SVID_LEN_MAX, WitConfirmation, WitIssueError, WitIssuer,
+    WitKey, WitKeyError, WitProof, WitProofError, WitProveError, WitSvid, WitSvidError, WitSvidValidator,
+};
 #[cfg(feature = "x509")]
 pub use x509::{
     BundleError, BundleSource, CERTIFICATE_LEN_MAX, EncodingError, LeafError, PEM_LEN_MAX, PeerError,

@@ -36,7 +36,9 @@
 //! | a call that is not one request, compressed requests | `Unimplemented`, as the documents of gRPC say |
 //! | an invalid token (§6.2.3), an empty mandatory field (§4.5) | `InvalidArgument` with the reason |
 //! | updates that arrive while a message is sent (§4.3) | the newest one follows; those in between are dropped |
-//! | WIT-SVIDs (§7), server reflection | `Unimplemented` |
+//! | WIT-SVIDs (§7) | `Unimplemented`, unless `ServerOptions::wit_svids` (feature `wit`) is set: the profile is incubating |
+//! | WIT bundles (§7.2.2) | keys with their `use`, by which consumers extract them (WIT-SVID §6.2) |
+//! | server reflection | `Unimplemented` |
 //! | secrets for Envoy | the same rules: security header, `PermissionDenied`; `StreamSecrets` only |
 //! | certificate revocation lists | passed through (`Workload::with_crls`, `X509Context::crls`), read and enforced by nothing |
 //! | SVIDs of several trust domains | one server per trust domain; a client takes any |
@@ -73,6 +75,11 @@ mod socket;
 mod source;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 mod unix_callers;
+#[cfg(feature = "wit")]
+mod wit;
+#[cfg(not(feature = "wit"))]
+#[path = "workload_api/no_wit.rs"]
+mod wit;
 mod workload;
 
 pub use crate::grpc::{Code, DecodeError, Status};

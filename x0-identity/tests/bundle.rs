@@ -295,7 +295,7 @@ fn tdb_4_1_3_unknown_keys_are_ignored() {
     let keys = vec![
         good[0].clone(),
         with(0, "use", Value::Null),
-        with(0, "use", json!("wit-svid")),
+        with(0, "use", json!("other-svid")),
         with(0, "use", json!("X509-SVID")),
         with(0, "kty", Value::Null),
         with(0, "kty", json!("AKP")),

@@ -13,7 +13,7 @@ mod properties;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use properties::{AUTHORITY, SVID, TOKEN, domain, spiffe_bundle, workload};
+use properties::{AUTHORITY, HOLDER, PROOF, SVID, TOKEN, WIT, domain, spiffe_bundle, workload};
 use x0_identity::tpm::{TpmAnswer, TpmChallenge};
 use x0_identity::{
     BundleMap, Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest, IssuanceResponse, RequestKey,
@@ -106,6 +106,14 @@ fn decoders() -> Vec<Decoder> {
             [b"\0", TOKEN.token().as_bytes()].concat(),
             vec![1, 9, 0, b'A', 200, 0, b'B'],
         ]),
+        decoder("wit_svid", properties::wit, vec![
+            [b"\0", WIT.token().as_bytes()].concat(),
+            [b"\0", PROOF.as_bytes()].concat(),
+            [b"\0", HOLDER.to_jwk().as_bytes()].concat(),
+            vec![1, 9, 0, b'A', 200, 0, b'B'],
+            vec![3, 9, 0, b'A', 200, 0, b'B'],
+            vec![5, 9, 0, b'A', 120, 0, b'B'],
+        ]),
         decoder("names", properties::names, vec![
             workload().to_string().into(),
             domain().to_string().into(),
@@ -175,7 +183,9 @@ fn kept_inputs() {
             let folder = Path::new(&folder).join(decoder.name);
             std::fs::create_dir_all(&folder).unwrap();
             for (number, seed) in decoder.seeds.iter().enumerate() {
-                if seed.windows(11).any(|text| text == b"PRIVATE KEY") {
+                if seed.windows(11).any(|text| text == b"PRIVATE KEY")
+                    || seed.windows(5).any(|text| text == b"\"d\":\"")
+                {
                     continue;
                 }
                 std::fs::write(folder.join(format!("valid-{number}")), seed).unwrap();

@@ -29,12 +29,12 @@
 //! | API 23 | 6.2.3 | MUST validate by the rules of JWT-SVID | `api_6_2_3_tokens_are_validated` |
 //! | API 24 | 6.3 | MUST use the bundle of the subject's trust domain | `api_6_3_the_bundle_of_the_subject` |
 //! | API 25 | 7 | WIT-SVID, unsupported, MUST be `Unimplemented` | `api_7_wit_svids_are_unimplemented` |
-//! | API 26 | 7.1 | a key of a WIT bundle MUST have a `kid` | not served, see API 25 |
-//! | API 27 | 7.2.1 | without `spiffe_id`, MUST return all identities | not served, see API 25 |
-//! | API 28 | 7.2.1 | `svids` MUST contain one or more messages | not served, see API 25 |
-//! | API 29 | 7.2.1 | hints MUST be unique | not served, see API 25 |
-//! | API 30 | 7.2.2 | the bundles MUST only be used for WIT-SVIDs | not served, see API 25 |
-//! | API 31 | 7.2.2 | `bundles` MUST contain the server's trust domain | not served, see API 25 |
+//! | API 26 | 7.1 | a key of a WIT bundle MUST have a `kid` | `api_7_2_2_bundles` |
+//! | API 27 | 7.2.1 | without `spiffe_id`, MUST return all identities | `api_7_2_1_all_identities_or_the_requested_one` |
+//! | API 28 | 7.2.1 | `svids` MUST contain one or more messages | same as API 27 |
+//! | API 29 | 7.2.1 | hints MUST be unique | `api_7_2_1_hints_are_unique` |
+//! | API 30 | 7.2.2 | the bundles MUST only be used for WIT-SVIDs | same as API 26 |
+//! | API 31 | 7.2.2 | `bundles` MUST contain the server's trust domain | same as API 26 |
 //! | Endpoint 1 | 3 | MUST be served over gRPC | `api_1_both_profiles`, `tests/workload_api/foreign.rs` |
 //! | Endpoint 2 | 3 | clients MUST support gRPC | same as Endpoint 1 |
 //! | Endpoint 3 | 3 | TCP MUST NOT be used where callers are not identified | `endpoint_3_tcp_is_local` |
@@ -53,7 +53,8 @@
 //! | Endpoint 16 | 7 | a service of the specification MUST NOT be extended | same as API 2 |
 //! | Endpoint 17 | 7 | MUST expose the Workload API | same as API 1 |
 //!
-//! Not applicable: the rules of the profile WIT-SVID (API 7.1 and 7.2), which is not served.
+//! The profile WIT-SVID is served with the feature `wit` and `ServerOptions::wit_svids`; the client does not
+//! call it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -86,3 +87,5 @@ mod raw;
 mod secrets;
 #[path = "workload_api/server.rs"]
 mod server;
+#[path = "workload_api/wit.rs"]
+mod wit;

@@ -8,11 +8,12 @@ use crate::workspace::Workspace;
 const OUT: &str = "x0-identity/MUSTS.md";
 
 /// Documents with the test files whose first table is theirs.
-const DOCUMENTS: [(&str, &str); 6] = [
+const DOCUMENTS: [(&str, &str); 7] = [
     ("SPIFFE-ID", "spiffe_id"),
     ("X509-SVID", "x509_svid"),
     ("Trust Domain and Bundle (TDB), X509-SVID §6 and JWT-SVID §6", "bundle"),
     ("JWT-SVID", "jwt_svid"),
+    ("WIT-SVID", "wit_svid"),
     ("Workload API (API) and Workload Endpoint (Endpoint)", "workload_api"),
     ("Federation", "federation"),
 ];
@@ -36,10 +37,11 @@ const fn specification(
 
 /// Counted in the standards of github.com/spiffe/spiffe, each occurrence of the word MUST, as of 2026-11. The
 /// number of a row is that of the occurrence, from the first line of the document on.
-const SPECIFICATIONS: [Specification; 7] = [
+const SPECIFICATIONS: [Specification; 8] = [
     specification("ID", "SPIFFE-ID.md", 17, 7),
     specification("X509", "X509-SVID.md", 26, 4),
     specification("JWT", "JWT-SVID.md", 17, 2),
+    specification("WIT", "WIT-SVID.md", 42, 10),
     specification("TDB", "SPIFFE_Trust_Domain_and_Bundle.md", 16, 2),
     specification("Federation", "SPIFFE_Federation.md", 35, 6),
     specification("API", "SPIFFE_Workload_API.md", 31, 3),

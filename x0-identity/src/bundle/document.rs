@@ -7,7 +7,7 @@ use std::vec::Vec;
 use pki_types::CertificateDer;
 
 use super::jwk::write_authority;
-use super::{JwtAuthority, JwtKey};
+use super::{JwtAuthority, JwtKey, WitAuthority};
 use crate::base64::{Alphabet, decode};
 use crate::json::Json;
 use crate::{BundleError, JsonError, TrustBundle, TrustDomain};
@@ -15,8 +15,8 @@ use crate::{BundleError, JsonError, TrustBundle, TrustDomain};
 /// The longest bundle that is parsed, in bytes. 64 authorities of 16 KiB take 1.4 MiB.
 pub const BUNDLE_LEN_MAX: usize = 2 * 1024 * 1024;
 
-/// The authorities of a trust domain for X.509-SVIDs and JWT-SVIDs, with a sequence number and a refresh hint
-/// (Trust Domain and Bundle §4).
+/// The authorities of a trust domain for X.509-SVIDs, JWT-SVIDs and WIT-SVIDs, with a sequence number and a
+/// refresh hint (Trust Domain and Bundle §4).
 ///
 /// An element of a bundle that cannot be used does not make the others unusable: it is left out, and
 /// [`SpiffeBundle::refused`] says why. Members that no document defines (and the `crl` fields of proposals,
@@ -25,7 +25,7 @@ pub const BUNDLE_LEN_MAX: usize = 2 * 1024 * 1024;
 /// ```
 /// use x0_identity::{SpiffeBundle, TrustDomain};
 ///
-/// let json = br#"{"spiffe_sequence": 7, "spiffe_refresh_hint": 300, "keys": [{"kty": "EC", "use": "wit-svid"}]}"#;
+/// let json = br#"{"spiffe_sequence": 7, "spiffe_refresh_hint": 300, "keys": [{"kty": "EC", "use": "other-svid"}]}"#;
 /// let bundle = SpiffeBundle::from_json(TrustDomain::parse("example.org")?, json)?;
 /// assert_eq!(bundle.sequence(), Some(7));
 /// assert!(bundle.trust_bundle().is_empty()); // every SVID of example.org is untrusted
@@ -36,6 +36,7 @@ pub const BUNDLE_LEN_MAX: usize = 2 * 1024 * 1024;
 pub struct SpiffeBundle {
     trust_bundle: TrustBundle,
     jwt_authorities: Vec<JwtAuthority>,
+    wit_authorities: Vec<WitAuthority>,
     sequence: Option<u64>,
     refresh_hint: Option<Duration>,
     pub(super) refused: Vec<Refused>,
@@ -58,16 +59,16 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// `use` is missing, or is neither `x509-svid` nor `jwt-svid` (§4.2.2: MUST ignore).
-    #[error("its use is neither x509-svid nor jwt-svid: it is for another kind of SVID")]
+    /// `use` is missing, or is none of `x509-svid`, `jwt-svid` and `wit-svid` (§4.2.2: MUST ignore).
+    #[error("its use is none of x509-svid, jwt-svid and wit-svid: it is for another kind of SVID")]
     Use,
     /// `kty` is missing or unknown (§4.2.1: MUST ignore).
     #[error("its key type is missing or unknown: publish RSA or EC keys")]
     KeyType,
-    /// The `kid` of a JWT authority is missing (JWT-SVID §6.1).
-    #[error("it has no kid, which a jwt-svid key must have: publish it with a kid")]
+    /// The `kid` of a JWT or WIT authority is missing (JWT-SVID §6.1, WIT-SVID §6.1).
+    #[error("it has no kid, which a jwt-svid or wit-svid key must have: publish it with a kid")]
     KeyId,
-    /// The `kid` of a JWT authority occurs twice.
+    /// The `kid` of a JWT or WIT authority occurs twice among both kinds (WIT-SVID §6.1).
     #[error("its kid occurs twice in the bundle: publish every key with a kid of its own")]
     DuplicateKeyId,
     /// A parameter of a key is missing or wrong.
@@ -90,6 +91,9 @@ pub enum Refusal {
     /// The bundle has more than 64 JWT authorities.
     #[error("the bundle has more than 64 jwt-svid keys: remove those that no longer sign")]
     JwtAuthorities,
+    /// The bundle has more than 64 WIT authorities.
+    #[error("the bundle has more than 64 wit-svid keys: remove those that no longer sign")]
+    WitAuthorities,
 }
 
 /// A text is not a SPIFFE bundle. No part of it is used.
@@ -120,12 +124,16 @@ impl SpiffeBundle {
     /// The most keys for JWT-SVIDs.
     pub const JWT_AUTHORITIES_MAX: usize = 64;
 
+    /// The most keys for WIT-SVIDs.
+    pub const WIT_AUTHORITIES_MAX: usize = 64;
+
     /// Builds a bundle from the authorities for X.509-SVIDs, without a sequence number.
     #[must_use]
     pub fn new(trust_bundle: TrustBundle) -> SpiffeBundle {
         SpiffeBundle {
             trust_bundle,
             jwt_authorities: Vec::new(),
+            wit_authorities: Vec::new(),
             sequence: None,
             refresh_hint: None,
             refused: Vec::new(),
@@ -141,6 +149,19 @@ impl SpiffeBundle {
         self.jwt_authorities.clear();
         for (position, authority) in authorities.into_iter().enumerate() {
             self.add_jwt(authority).map_err(|source| Refused { position, source })?;
+        }
+        Ok(self)
+    }
+
+    /// Sets the authorities for WIT-SVIDs.
+    ///
+    /// # Errors
+    /// [`Refused`] names the first that has the key id of an earlier one or of an authority for JWT-SVIDs, or is
+    /// one too many.
+    pub fn with_wit_authorities(mut self, authorities: Vec<WitAuthority>) -> Result<SpiffeBundle, Refused> {
+        self.wit_authorities.clear();
+        for (position, authority) in authorities.into_iter().enumerate() {
+            self.add_wit(authority).map_err(|source| Refused { position, source })?;
         }
         Ok(self)
     }
@@ -208,20 +229,35 @@ impl SpiffeBundle {
                 self.trust_bundle.push(der).map_err(Refusal::Authority)
             }
             (Some("jwt-svid"), Some("RSA" | "EC")) => self.add_jwt(JwtAuthority::read(key)?),
-            (Some("x509-svid" | "jwt-svid"), _) => Err(Refusal::KeyType),
+            (Some("wit-svid"), Some("RSA" | "EC")) => self.add_wit(WitAuthority::read(key)?),
+            (Some("x509-svid" | "jwt-svid" | "wit-svid"), _) => Err(Refusal::KeyType),
             _ => Err(Refusal::Use),
         }
     }
 
     pub(super) fn add_jwt(&mut self, authority: JwtAuthority) -> Result<(), Refusal> {
-        if self.jwt_authorities.iter().any(|present| present.key_id() == authority.key_id()) {
-            return Err(Refusal::DuplicateKeyId);
-        }
+        self.check_key_id(authority.key_id())?;
         if self.jwt_authorities.len() == Self::JWT_AUTHORITIES_MAX {
             return Err(Refusal::JwtAuthorities);
         }
         self.jwt_authorities.push(authority);
         Ok(())
+    }
+
+    pub(super) fn add_wit(&mut self, authority: WitAuthority) -> Result<(), Refusal> {
+        self.check_key_id(authority.key_id())?;
+        if self.wit_authorities.len() == Self::WIT_AUTHORITIES_MAX {
+            return Err(Refusal::WitAuthorities);
+        }
+        self.wit_authorities.push(authority);
+        Ok(())
+    }
+
+    /// WIT-SVID §6.1: a key id occurs once among the keys of both kinds.
+    fn check_key_id(&self, key_id: &str) -> Result<(), Refusal> {
+        let jwt = self.jwt_authorities.iter().map(JwtAuthority::key_id);
+        let wit = self.wit_authorities.iter().map(WitAuthority::key_id);
+        if jwt.chain(wit).any(|present| present == key_id) { Err(Refusal::DuplicateKeyId) } else { Ok(()) }
     }
 
     /// The bundle as JSON. An X.509 authority with a key that RFC 7518 does not define is not in it.
@@ -240,7 +276,8 @@ impl SpiffeBundle {
             members.extend(self.refresh_hint.map(|hint| number("spiffe_refresh_hint", hint.as_secs())));
         }
         let authorities = self.trust_bundle.authorities().iter().filter_map(write_authority);
-        let keys = authorities.chain(self.jwt_authorities.iter().map(JwtAuthority::write)).collect();
+        let authorities = authorities.chain(self.jwt_authorities.iter().map(JwtAuthority::write));
+        let keys = authorities.chain(self.wit_authorities.iter().map(WitAuthority::write)).collect();
         members.push(("keys".into(), Json::Array(keys)));
         members.extend(self.further.iter().cloned());
         Json::Object(members)
@@ -267,6 +304,12 @@ impl SpiffeBundle {
     #[must_use]
     pub fn jwt_authorities(&self) -> &[JwtAuthority] {
         &self.jwt_authorities
+    }
+
+    /// The authorities for WIT-SVIDs; none, when the trust domain does not support them (WIT-SVID §6.2).
+    #[must_use]
+    pub fn wit_authorities(&self) -> &[WitAuthority] {
+        &self.wit_authorities
     }
 
     /// The key of a JWT authority.

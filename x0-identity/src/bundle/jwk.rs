@@ -25,7 +25,12 @@ pub struct JwtAuthority {
     key: JwtKey,
 }
 
-/// The public key of a [`JwtAuthority`]. Integers are big-endian.
+/// A key that signs WIT-SVIDs, with its id (WIT-SVID §6). It is of another type than a [`JwtAuthority`], since
+/// no key is for both kinds of SVIDs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitAuthority(JwtAuthority);
+
+/// The public key of a [`JwtAuthority`] or [`WitAuthority`]. Integers are big-endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JwtKey {
@@ -48,14 +53,14 @@ pub enum JwtKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyEncodingError {
-    /// The key id is empty (JWT-SVID §6.1: `kid` MUST be set).
-    #[error("the key id of the JWT authority is empty: set one that is unique in the bundle")]
+    /// The key id is empty (JWT-SVID §6.1, WIT-SVID §6.1: `kid` MUST be set).
+    #[error("the key id of the authority is empty: set one that is unique in the bundle")]
     KeyId,
     /// The bytes are not a `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
     #[error("the bytes are not a SubjectPublicKeyInfo: pass the DER of a public key")]
     Malformed,
-    /// The algorithm does not sign JWT-SVIDs (JWT-SVID §2.1).
-    #[error("the key does not sign JWT-SVIDs: use RSA, or ECDSA with P-256, P-384 or P-521")]
+    /// The algorithm does not sign JWT-SVIDs (JWT-SVID §2.1) and WIT-SVIDs (WIT-SVID §2.3).
+    #[error("the key does not sign JWT-SVIDs or WIT-SVIDs: use RSA, or ECDSA with P-256, P-384 or P-521")]
     Algorithm,
 }
 
@@ -113,6 +118,62 @@ impl JwtAuthority {
         use super::Refusal;
         let key_id = jwk.get("kid").and_then(Json::as_str).filter(|key_id| !key_id.is_empty());
         let key_id = key_id.ok_or(Refusal::KeyId)?.to_string();
+        Ok(JwtAuthority { key_id, key: JwtKey::read(jwk)? })
+    }
+
+    pub(super) fn write(&self) -> Json {
+        self.write_for("jwt-svid")
+    }
+
+    fn write_for(&self, usage: &str) -> Json {
+        let mut members = self.key.write();
+        members.insert(1, text("use", usage));
+        members.insert(2, text("kid", &self.key_id));
+        Json::Object(members)
+    }
+}
+
+impl WitAuthority {
+    /// The authority with a public key, given as the DER of its `SubjectPublicKeyInfo`.
+    ///
+    /// # Errors
+    /// [`KeyEncodingError`], when the key id is empty, or the key cannot be read or does not sign WIT-SVIDs.
+    pub fn from_public_key(key_id: &str, public_key_info: &[u8]) -> Result<WitAuthority, KeyEncodingError> {
+        JwtAuthority::from_public_key(key_id, public_key_info).map(WitAuthority)
+    }
+
+    /// The authority with a key.
+    #[cfg(feature = "wit")]
+    pub(crate) fn new(key_id: &str, key: JwtKey) -> Result<WitAuthority, KeyEncodingError> {
+        JwtAuthority::new(key_id, key).map(WitAuthority)
+    }
+
+    /// The key id, never empty.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        self.0.key_id()
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn key(&self) -> &JwtKey {
+        self.0.key()
+    }
+
+    /// Reads the parameters of a key. `Err` is the reason to leave the element out.
+    pub(super) fn read(jwk: &Json) -> Result<WitAuthority, super::Refusal> {
+        JwtAuthority::read(jwk).map(WitAuthority)
+    }
+
+    pub(super) fn write(&self) -> Json {
+        self.0.write_for("wit-svid")
+    }
+}
+
+impl JwtKey {
+    /// Reads the public parameters of a JSON Web Key. `Err` is the reason that it cannot be used.
+    pub(crate) fn read(jwk: &Json) -> Result<JwtKey, super::Refusal> {
+        use super::Refusal;
         let parameter = |name: &'static str| {
             let text = jwk.get(name).and_then(Json::as_str).ok_or(Refusal::KeyParameter { name })?;
             decode(text, Alphabet::Url).ok_or(Refusal::KeyParameter { name })
@@ -126,8 +187,8 @@ impl JwtAuthority {
                 Ok(bytes)
             })
         };
-        let key = match jwk.get("kty").and_then(Json::as_str) {
-            Some("RSA") => JwtKey::Rsa { modulus: integer("n")?, exponent: integer("e")? },
+        match jwk.get("kty").and_then(Json::as_str) {
+            Some("RSA") => Ok(JwtKey::Rsa { modulus: integer("n")?, exponent: integer("e")? }),
             Some("EC") => {
                 let curve = jwk.get("crv").and_then(Json::as_str).unwrap_or_default();
                 let len = match curve {
@@ -144,27 +205,24 @@ impl JwtAuthority {
                     }
                     point.extend(coordinate);
                 }
-                match len {
+                Ok(match len {
                     32 => JwtKey::P256(point),
                     48 => JwtKey::P384(point),
                     _ => JwtKey::P521(point),
-                }
+                })
             }
-            _ => return Err(Refusal::KeyType),
-        };
-        Ok(JwtAuthority { key_id, key })
+            _ => Err(Refusal::KeyType),
+        }
     }
 
-    pub(super) fn write(&self) -> Json {
-        let mut members = match &self.key {
+    /// The public parameters of a JSON Web Key.
+    pub(crate) fn write(&self) -> Vec<(String, Json)> {
+        match self {
             JwtKey::Rsa { modulus, exponent } => rsa(modulus, exponent),
             JwtKey::P256(point) => ec("P-256", point),
             JwtKey::P384(point) => ec("P-384", point),
             JwtKey::P521(point) => ec("P-521", point),
-        };
-        members.insert(1, text("use", "jwt-svid"));
-        members.insert(2, text("kid", &self.key_id));
-        Json::Object(members)
+        }
     }
 }
 
@@ -239,7 +297,7 @@ impl<'a> PublicKey<'a> {
 }
 
 /// The bytes of a positive integer, without leading zeros.
-fn positive<'a>(integers: &mut Reader<'a>) -> Option<&'a [u8]> {
+pub(crate) fn positive<'a>(integers: &mut Reader<'a>) -> Option<&'a [u8]> {
     let content = integers.expect(INTEGER).ok()?;
     check_integer(content).ok()?;
     match content {

@@ -22,6 +22,15 @@ impl SpiffeBundle {
         text
     }
 
+    /// The keys for WIT-SVIDs, with their `use`, by which consumers extract them (WIT-SVID §6.2).
+    #[cfg(feature = "wit")]
+    pub(crate) fn wit_key_set(&self) -> String {
+        let keys = self.wit_authorities().iter().map(super::WitAuthority::write).collect();
+        let mut text = String::new();
+        Json::Object(vec![("keys".into(), Json::Array(keys))]).write(&mut text);
+        text
+    }
+
     /// Reads a key set of the Workload API. Keys that cannot be used are left out, as in a SPIFFE bundle.
     pub(crate) fn from_jwt_key_set(
         trust_domain: TrustDomain,

@@ -11,7 +11,7 @@ use ring::signature::{
 use super::es512;
 use crate::JwtKey;
 
-/// An algorithm that signs JWT-SVIDs. The cryptography of ES512 is that of the crate `p521`, because ring has
+/// An algorithm that signs JWT-SVIDs, and WIT-SVIDs and their proofs. The cryptography of ES512 is that of the crate `p521`, because ring has
 /// no P-521.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -41,7 +41,7 @@ impl JwtAlgorithm {
         (JwtAlgorithm::Ps512, "PS512"),
     ];
 
-    pub(super) fn parse(name: &str) -> Option<JwtAlgorithm> {
+    pub(crate) fn parse(name: &str) -> Option<JwtAlgorithm> {
         Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(algorithm, _)| algorithm)
     }
 
@@ -53,7 +53,7 @@ impl JwtAlgorithm {
 
     /// Whether a key is of the kind that the algorithm takes: a key verifies signatures of no other algorithm
     /// (RFC 8725 §3.1).
-    pub(super) fn takes(self, key: &JwtKey) -> bool {
+    pub(crate) fn takes(self, key: &JwtKey) -> bool {
         match key {
             JwtKey::Rsa { .. } => self.rsa().is_some(),
             JwtKey::P256(_) => self == JwtAlgorithm::Es256,
@@ -74,7 +74,7 @@ impl JwtAlgorithm {
         }
     }
 
-    pub(super) fn verifies(self, key: &JwtKey, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(self, key: &JwtKey, message: &[u8], signature: &[u8]) -> bool {
         let verified = match (self, key) {
             (JwtAlgorithm::Es256, JwtKey::P256(point)) => {
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)

@@ -1,38 +1,21 @@
 //! An in-memory issuer of JWT-SVIDs.
 
 use core::fmt;
-use std::string::{String, ToString};
+use std::string::ToString;
 use std::time::{Duration, SystemTime};
 use std::vec;
-use std::vec::Vec;
 
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
-    RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
-};
-
-use super::es512::Es512Key;
-use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid};
-use crate::base64::{Alphabet, encode};
+use super::signing_key::{SigningKey, generate_pkcs8};
+use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid, token};
 use crate::json::Json;
-use crate::{JwtAuthority, JwtKey, KeyEncodingError, SpiffeId, TrustDomain};
+use crate::{JwtAuthority, KeyEncodingError, SpiffeId, TrustDomain};
 
 /// Issues JWT-SVIDs of a trust domain with one key. The caller decides which workload receives which SPIFFE
 /// ID.
 pub struct JwtIssuer {
     trust_domain: TrustDomain,
     authority: JwtAuthority,
-    algorithm: JwtAlgorithm,
-    key: Key,
-    random: SystemRandom,
-}
-
-enum Key {
-    Ecdsa(EcdsaKeyPair),
-    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
-    Es512(Es512Key),
+    key: SigningKey,
 }
 
 impl JwtIssuer {
@@ -42,9 +25,8 @@ impl JwtIssuer {
     /// # Errors
     /// [`JwtKeyError`], when the key id is empty or the system provides no randomness.
     pub fn generate(trust_domain: TrustDomain, key_id: &str) -> Result<JwtIssuer, JwtKeyError> {
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .map_err(|_| JwtKeyError::Random)?;
-        JwtIssuer::from_pkcs8(trust_domain, key_id, JwtAlgorithm::Es256, pkcs8.as_ref())
+        let pkcs8 = generate_pkcs8().ok_or(JwtKeyError::Random)?;
+        JwtIssuer::from_pkcs8(trust_domain, key_id, JwtAlgorithm::Es256, &pkcs8)
     }
 
     /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of
@@ -58,35 +40,9 @@ impl JwtIssuer {
         algorithm: JwtAlgorithm,
         pkcs8: &[u8],
     ) -> Result<JwtIssuer, JwtKeyError> {
-        let random = SystemRandom::new();
-        let unfit = JwtKeyError::Key { algorithm };
-        let ecdsa = |curve, public: fn(Vec<u8>) -> JwtKey| {
-            let key = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random).map_err(|_| unfit)?;
-            let public = public(key.public_key().as_ref().to_vec());
-            Ok::<_, JwtKeyError>((Key::Ecdsa(key), public))
-        };
-        let rsa = |encoding: &'static dyn RsaEncoding| {
-            let key = RsaKeyPair::from_pkcs8(pkcs8).map_err(|_| unfit)?;
-            let public: RsaPublicKeyComponents<Vec<u8>> = key.public().into();
-            Ok((Key::Rsa(key, encoding), JwtKey::Rsa { modulus: public.n, exponent: public.e }))
-        };
-        let (key, public) = match algorithm {
-            JwtAlgorithm::Es256 => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING, JwtKey::P256),
-            JwtAlgorithm::Es384 => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING, JwtKey::P384),
-            JwtAlgorithm::Es512 => {
-                let key = Es512Key::from_pkcs8(pkcs8).ok_or(unfit)?;
-                let public = JwtKey::P521(key.public_key());
-                Ok((Key::Es512(key), public))
-            }
-            JwtAlgorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
-            JwtAlgorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
-            JwtAlgorithm::Rs512 => rsa(&RSA_PKCS1_SHA512),
-            JwtAlgorithm::Ps256 => rsa(&RSA_PSS_SHA256),
-            JwtAlgorithm::Ps384 => rsa(&RSA_PSS_SHA384),
-            JwtAlgorithm::Ps512 => rsa(&RSA_PSS_SHA512),
-        }?;
-        let authority = JwtAuthority::new(key_id, public)?;
-        Ok(JwtIssuer { trust_domain, authority, algorithm, key, random })
+        let key = SigningKey::from_pkcs8(algorithm, pkcs8).ok_or(JwtKeyError::Key { algorithm })?;
+        let authority = JwtAuthority::new(key_id, key.public_key().clone())?;
+        Ok(JwtIssuer { trust_domain, authority, key })
     }
 
     /// The public key with its id, for the bundle of the trust domain.
@@ -130,7 +86,7 @@ impl JwtIssuer {
 
         let text = |value: &str| Json::String(value.into());
         let header = Json::Object(vec![
-            ("alg".into(), text(self.algorithm.name())),
+            ("alg".into(), text(self.key.algorithm().name())),
             ("kid".into(), text(self.authority.key_id())),
             ("typ".into(), text("JWT")),
         ]);
@@ -140,14 +96,7 @@ impl JwtIssuer {
             ("exp".into(), Json::Number(expires.to_string())),
             ("iat".into(), Json::Number(issued.to_string())),
         ]);
-        let part = |json: &Json| {
-            let mut text = String::new();
-            json.write(&mut text);
-            encode(text.as_bytes(), Alphabet::Url)
-        };
-        let mut token = part(&header) + "." + &part(&claims);
-        let signature = self.sign(token.as_bytes()).ok_or(JwtIssueError::Sign)?;
-        token = token + "." + &encode(&signature, Alphabet::Url);
+        let token = token::sign(&header, &claims, &self.key).ok_or(JwtIssueError::Sign)?;
         if token.len() > JWT_SVID_LEN_MAX {
             return Err(JwtIssueError::Length { len: token.len() });
         }
@@ -159,18 +108,6 @@ impl JwtIssuer {
             claims,
         })
     }
-
-    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        match &self.key {
-            Key::Ecdsa(key) => Some(key.sign(&self.random, message).ok()?.as_ref().to_vec()),
-            Key::Es512(key) => key.sign(message),
-            Key::Rsa(key, encoding) => {
-                let mut signature = vec![0; key.public().modulus_len()];
-                key.sign(*encoding, &self.random, message, &mut signature).ok()?;
-                Some(signature)
-            }
-        }
-    }
 }
 
 /// Without the private key.
@@ -180,7 +117,7 @@ impl fmt::Debug for JwtIssuer {
             .debug_struct("JwtIssuer")
             .field("trust_domain", &self.trust_domain)
             .field("key_id", &self.authority.key_id())
-            .field("algorithm", &self.algorithm)
+            .field("algorithm", &self.key.algorithm())
             .finish_non_exhaustive()
     }
 }

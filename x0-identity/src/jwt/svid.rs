@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::JwtAlgorithm;
-use crate::base64::{Alphabet, decode};
+use super::token::{Compact, PartError, numeric_date, read_object, read_signature};
 use crate::json::Json;
 use crate::{BundleMap, JsonError, ParseSpiffeIdError, SpiffeId, TrustDomain};
 
@@ -129,23 +129,17 @@ impl JwtSvidValidator {
         if token.len() > JWT_SVID_LEN_MAX {
             return Err(JwtSvidError::Length { len: token.len() });
         }
-        let mut parts = token.split('.');
-        let (Some(header), Some(claims), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(JwtSvidError::Serialization);
-        };
-        let signed = &token[..header.len() + 1 + claims.len()];
-        let header = Header::read(header)?;
-        let claims = read_object(claims)?;
-        let signature = decode(signature, Alphabet::Url).ok_or(JwtSvidError::Serialization)?;
+        let parts = Compact::split(token).ok_or(JwtSvidError::Serialization)?;
+        let header = Header::read(parts.header)?;
+        let claims = read_object(parts.claims)?;
+        let signature = read_signature(parts.signature)?;
 
         // §3.1.
         let subject = claims.get("sub").and_then(Json::as_str).ok_or(JwtSvidError::Subject)?;
         let spiffe_id = SpiffeId::parse(subject)?;
         let audience = self.check_audience(&claims)?;
         let expires = self.check_times(&claims, now)?;
-        verify(&header, spiffe_id.trust_domain(), bundles, signed.as_bytes(), &signature)?;
+        verify(&header, spiffe_id.trust_domain(), bundles, parts.signed.as_bytes(), &signature)?;
         Ok(JwtSvid { token: token.into(), spiffe_id, audience, expires, claims })
     }
 
@@ -204,25 +198,6 @@ impl Header {
         let algorithm = algorithm.ok_or(JwtSvidError::Algorithm)?;
         Ok(Header { algorithm, key_id })
     }
-}
-
-fn read_object(part: &str) -> Result<Json, JwtSvidError> {
-    let bytes = decode(part, Alphabet::Url).ok_or(JwtSvidError::Serialization)?;
-    match Json::parse(&bytes)? {
-        object @ Json::Object(_) => Ok(object),
-        _ => Err(JwtSvidError::Serialization),
-    }
-}
-
-/// Seconds since 1970, of which fractions are allowed (RFC 7519 §2). None, when it is none or not
-/// representable.
-fn numeric_date(value: &Json) -> Option<SystemTime> {
-    let Json::Number(text) = value else { return None };
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => Duration::try_from_secs_f64(text.parse().ok()?).ok()?,
-    };
-    SystemTime::UNIX_EPOCH.checked_add(seconds)
 }
 
 /// With the key that the header names, or without a name with each that the algorithm takes. Keys of other
@@ -327,4 +302,13 @@ pub enum JwtSvidError {
     /// The signature is not by the key.
     #[error("the signature of the token is not by the key of the bundle: request a new token")]
     Signature,
+}
+
+impl From<PartError> for JwtSvidError {
+    fn from(error: PartError) -> JwtSvidError {
+        match error {
+            PartError::Serialization => JwtSvidError::Serialization,
+            PartError::Json(error) => JwtSvidError::Json(error),
+        }
+    }
 }

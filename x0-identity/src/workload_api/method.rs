@@ -10,17 +10,23 @@ pub(super) enum Method {
     FetchJwtSvid,
     FetchJwtBundles,
     ValidateJwtSvid,
+    /// Only of servers with the profile WIT-SVID.
+    FetchWitSvid,
+    /// As [`Method::FetchWitSvid`].
+    FetchWitBundles,
     /// Only with the feature `sds`.
     StreamSecrets,
 }
 
 impl Method {
-    pub(super) const ALL: [Method; 6] = [
+    pub(super) const ALL: [Method; 8] = [
         Method::FetchX509Svid,
         Method::FetchX509Bundles,
         Method::FetchJwtSvid,
         Method::FetchJwtBundles,
         Method::ValidateJwtSvid,
+        Method::FetchWitSvid,
+        Method::FetchWitBundles,
         Method::StreamSecrets,
     ];
 
@@ -31,12 +37,18 @@ impl Method {
             Method::FetchJwtSvid => "/SpiffeWorkloadAPI/FetchJWTSVID",
             Method::FetchJwtBundles => "/SpiffeWorkloadAPI/FetchJWTBundles",
             Method::ValidateJwtSvid => "/SpiffeWorkloadAPI/ValidateJWTSVID",
+            Method::FetchWitSvid => "/SpiffeWorkloadAPI/FetchWITSVID",
+            Method::FetchWitBundles => "/SpiffeWorkloadAPI/FetchWITBundles",
             Method::StreamSecrets => secrets::PATH.unwrap_or_default(),
         }
     }
 
-    pub(super) fn from_path(path: &[u8]) -> Option<Method> {
-        let mut known = Method::ALL.into_iter().filter(|method| !method.path().is_empty());
+    /// The method of a path, of a server with or without the profile WIT-SVID.
+    pub(super) fn from_path(path: &[u8], wit_svids: bool) -> Option<Method> {
+        let is_wit = |method| matches!(method, Method::FetchWitSvid | Method::FetchWitBundles);
+        let mut known = Method::ALL
+            .into_iter()
+            .filter(|method| !method.path().is_empty() && (wit_svids || !is_wit(*method)));
         known.find(|method| method.path().as_bytes() == path)
     }
 }

@@ -10,7 +10,8 @@ use super::jwt_request::{JwtAnswer, JwtCall, JwtRequest};
 use super::messages::{JwtSvidRequest, ValidateJwtSvidRequest};
 use super::method::Method;
 use super::secrets::SecretStream;
-use super::{ServerOptions, Workload};
+use super::{ServerOptions, Workload, wit};
+use crate::SpiffeId;
 use crate::grpc::{
     Code, DecodeError, ErrorCode, Event, Fields, FrameError, Http2, Limits, Messages, Reader, Status,
     frame_message,
@@ -67,7 +68,7 @@ pub struct ServerHandleError {
 ///
 /// The engine speaks HTTP/2 and gRPC, checks the security header, answers the calls of the Workload API from
 /// the [`Workload`] of the caller, and sends each stream a complete message when that changes. It knows no
-/// other method: all others, those of WIT-SVIDs included, are `Unimplemented`.
+/// other method: all others are `Unimplemented`, those of WIT-SVIDs too unless the options have them.
 ///
 /// # Drain contract
 /// After each [`ServerConnection::handle`], with or without an error, take outputs until
@@ -97,6 +98,7 @@ pub struct ServerConnection {
     calls: BTreeMap<u32, Call>,
     jwt: VecDeque<JwtRequest>,
     request_len_max: usize,
+    wit_svids: bool,
     handshake_until: Duration,
     idle_max: Duration,
     idle_since: Duration,
@@ -108,6 +110,8 @@ pub struct ServerConnection {
 #[derive(Debug)]
 struct Call {
     method: Method,
+    /// The one SPIFFE ID that a stream of WIT-SVIDs is for, if it is.
+    wanted: Option<SpiffeId>,
     state: CallState,
     deadline: Option<Duration>,
 }
@@ -151,6 +155,7 @@ impl ServerConnection {
             calls: BTreeMap::new(),
             jwt: VecDeque::new(),
             request_len_max: options.request_len_max,
+            wit_svids: options.wit_svids,
             handshake_until: now + options.handshake_max,
             idle_max: options.idle_max,
             idle_since: now,
@@ -270,7 +275,7 @@ impl ServerConnection {
             return self.refuse(stream, &Status::new(Code::InvalidArgument, message));
         }
         let path = fields.get(":path").unwrap_or_default();
-        let Some(method) = Method::from_path(path) else {
+        let Some(method) = Method::from_path(path, self.wit_svids) else {
             let message = "the endpoint has no such method";
             return self.refuse(stream, &Status::new(Code::Unimplemented, message));
         };
@@ -286,7 +291,7 @@ impl ServerConnection {
             }
             _ => CallState::Reading(messages),
         };
-        self.calls.insert(stream, Call { method, state, deadline });
+        self.calls.insert(stream, Call { method, wanted: None, state, deadline });
         if end {
             self.read(stream, &[], true);
         }
@@ -358,14 +363,18 @@ impl ServerConnection {
     /// A request is complete.
     fn call(&mut self, stream: u32, method: Method, request: &[u8]) {
         let jwt = match method {
-            Method::FetchX509Svid | Method::FetchX509Bundles | Method::FetchJwtBundles => {
+            Method::FetchX509Svid
+            | Method::FetchX509Bundles
+            | Method::FetchJwtBundles
+            | Method::FetchWitBundles => {
                 // The requests have no fields.
-                match skip(request).and(Ok(self.streamed(method))) {
-                    Ok(Ok(message)) => self.begin_stream(stream, message),
-                    Ok(Err(status)) => self.refuse(stream, &status),
-                    Err(error) => self.refuse(stream, &undecodable(error)),
-                }
-                return;
+                let message = skip(request).map_err(undecodable).and_then(|()| self.streamed(method, None));
+                return self.begin_stream(stream, None, message);
+            }
+            Method::FetchWitSvid => {
+                let wanted = wit::wanted(request);
+                let message = wanted.clone().and_then(|wanted| self.streamed(method, wanted.as_ref()));
+                return self.begin_stream(stream, wanted.ok().flatten(), message);
             }
             // A stream of requests, which `read_secrets` takes.
             Method::StreamSecrets => return,
@@ -384,19 +393,31 @@ impl ServerConnection {
     }
 
     /// The message of a stream, or why there is none.
-    fn streamed(&self, method: Method) -> Result<Arc<[u8]>, Status> {
-        let encoded = self.workload.as_ref().ok_or_else(denied)?.encoded();
-        match method {
-            Method::FetchX509Svid => encoded.x509_svid.clone().ok_or_else(denied),
-            Method::FetchX509Bundles => Ok(Arc::clone(&encoded.x509_bundles)),
+    fn streamed(&self, method: Method, wanted: Option<&SpiffeId>) -> Result<Arc<[u8]>, Status> {
+        let workload = self.workload.as_ref().ok_or_else(denied)?;
+        let encoded = workload.encoded();
+        match (method, wanted) {
+            (Method::FetchX509Svid, _) => encoded.x509_svid.clone().ok_or_else(denied),
+            (Method::FetchX509Bundles, _) => Ok(Arc::clone(&encoded.x509_bundles)),
+            (Method::FetchWitSvid, None) => encoded.wit_svid.clone().ok_or_else(denied),
+            (Method::FetchWitSvid, wanted) => workload.wit().svids(wanted).ok_or_else(denied),
+            (Method::FetchWitBundles, _) => Ok(Arc::clone(&encoded.wit_bundles)),
             _ => Ok(Arc::clone(&encoded.jwt_bundles)),
         }
     }
 
-    fn begin_stream(&mut self, stream: u32, message: Arc<[u8]>) {
+    /// Sends the first message of a stream, or ends it.
+    fn begin_stream(&mut self, stream: u32, wanted: Option<SpiffeId>, message: Result<Arc<[u8]>, Status>) {
+        let message = match message {
+            Ok(message) => message,
+            Err(status) => return self.refuse(stream, &status),
+        };
         self.http.respond(stream, [(":status", "200"), CONTENT_TYPE], false);
         self.http.send(stream, Arc::clone(&message));
-        self.set_state(stream, CallState::Streaming(message));
+        if let Some(call) = self.calls.get_mut(&stream) {
+            call.wanted = wanted;
+            call.state = CallState::Streaming(message);
+        }
     }
 
     fn set_state(&mut self, stream: u32, state: CallState) {
@@ -407,14 +428,14 @@ impl ServerConnection {
 
     /// Sends each stream what changed. A stream that has nothing left to receive ends (§5.2.1).
     fn push(&mut self) {
-        let streaming: Vec<(u32, Method)> = self
+        let streaming: Vec<(u32, Result<Arc<[u8]>, Status>)> = self
             .calls
             .iter()
             .filter(|(_, call)| matches!(call.state, CallState::Streaming(_)))
-            .map(|(stream, call)| (*stream, call.method))
+            .map(|(stream, call)| (*stream, self.streamed(call.method, call.wanted.as_ref())))
             .collect();
-        for (stream, method) in streaming {
-            match self.streamed(method) {
+        for (stream, message) in streaming {
+            match message {
                 Err(status) => self.end_stream(stream, &status),
                 Ok(message) => {
                     let Some(call) = self.calls.get_mut(&stream) else { continue };

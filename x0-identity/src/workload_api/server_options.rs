@@ -11,6 +11,7 @@ pub struct ServerOptions {
     pub(super) request_len_max: usize,
     pub(super) handshake_max: Duration,
     pub(super) idle_max: Duration,
+    pub(super) wit_svids: bool,
 }
 
 impl Default for ServerOptions {
@@ -21,6 +22,7 @@ impl Default for ServerOptions {
             request_len_max: 64 * 1024,
             handshake_max: Duration::from_secs(10),
             idle_max: Duration::from_secs(300),
+            wit_svids: false,
         }
     }
 }
@@ -59,6 +61,15 @@ impl ServerOptions {
     #[must_use]
     pub fn idle_max(mut self, duration: Duration) -> ServerOptions {
         self.idle_max = duration;
+        self
+    }
+
+    /// Sets whether the profile WIT-SVID is served, an incubating part of the specification (§7). The default is
+    /// no: its methods are `Unimplemented`.
+    #[cfg(feature = "wit")]
+    #[must_use]
+    pub fn wit_svids(mut self, served: bool) -> ServerOptions {
+        self.wit_svids = served;
         self
     }
 }

@@ -11,6 +11,7 @@ use pki_types::{CertificateDer, PrivateKeyDer};
 use super::messages::{
     BundleEntries, JwtBundlesResponse, X509BundlesResponse, X509SvidMessage, X509SvidResponse,
 };
+use super::wit::{self, WitIdentities};
 use crate::grpc::frame_message;
 use crate::x509::Certificate;
 use crate::x509::der::{OCTET_STRING, SEQUENCE, element};
@@ -52,6 +53,7 @@ pub struct Workload {
     identities: Vec<HeldSvid>,
     jwt: Option<JwtIssuing>,
     crls: Vec<Vec<u8>>,
+    wit: WitIdentities,
     encoded: OnceLock<Encoded>,
 }
 
@@ -79,6 +81,9 @@ pub(super) struct Encoded {
     pub(super) x509_svid: Option<Arc<[u8]>>,
     pub(super) x509_bundles: Arc<[u8]>,
     pub(super) jwt_bundles: Arc<[u8]>,
+    /// `None`, when there is no WIT-SVID.
+    pub(super) wit_svid: Option<Arc<[u8]>>,
+    pub(super) wit_bundles: Arc<[u8]>,
 }
 
 impl Workload {
@@ -92,6 +97,7 @@ impl Workload {
             identities: Vec::new(),
             jwt: None,
             crls: Vec::new(),
+            wit: WitIdentities::default(),
             encoded: OnceLock::new(),
         }
     }
@@ -102,12 +108,7 @@ impl Workload {
     /// [`WorkloadError`], when the SVID is of another trust domain, the bundle has no authority, the hint is
     /// too long or that of another identity, or the key cannot be written as PKCS #8.
     pub fn with_svid(mut self, svid: X509Svid, hint: &str) -> Result<Workload, WorkloadError> {
-        if svid.spiffe_id().trust_domain() != self.bundle.trust_domain() {
-            return Err(WorkloadError::TrustDomain {
-                server: self.bundle.trust_domain().clone(),
-                offered: svid.spiffe_id().trust_domain().clone(),
-            });
-        }
+        self.check_domain(svid.spiffe_id().trust_domain())?;
         if self.bundle.trust_bundle().is_empty() {
             return Err(WorkloadError::NoAuthority { trust_domain: self.bundle.trust_domain().clone() });
         }
@@ -146,12 +147,7 @@ impl Workload {
         issuer: Arc<JwtIssuer>,
         validity: Duration,
     ) -> Result<Workload, WorkloadError> {
-        if issuer.trust_domain() != self.bundle.trust_domain() {
-            return Err(WorkloadError::TrustDomain {
-                server: self.bundle.trust_domain().clone(),
-                offered: issuer.trust_domain().clone(),
-            });
-        }
+        self.check_domain(issuer.trust_domain())?;
         self.jwt = Some(JwtIssuing { issuer, validity });
         Ok(self)
     }
@@ -169,6 +165,24 @@ impl Workload {
         self.crls = crls;
         self.encoded = OnceLock::new();
         Ok(self)
+    }
+
+    pub(super) fn check_domain(&self, offered: &TrustDomain) -> Result<(), WorkloadError> {
+        let server = self.bundle.trust_domain();
+        if offered == server {
+            return Ok(());
+        }
+        Err(WorkloadError::TrustDomain { server: server.clone(), offered: offered.clone() })
+    }
+
+    pub(super) fn wit(&self) -> &WitIdentities {
+        &self.wit
+    }
+
+    #[cfg(feature = "wit")]
+    pub(super) fn wit_mut(&mut self) -> &mut WitIdentities {
+        self.encoded = OnceLock::new();
+        &mut self.wit
     }
 
     /// The SPIFFE IDs of the identities, the default one first.
@@ -216,11 +230,13 @@ impl Workload {
             };
             let x509_bundles =
                 X509BundlesResponse { crl: self.crls.clone(), bundles: all.clone().map(x509).collect() };
-            let jwt_bundles = JwtBundlesResponse { bundles: all.map(jwt).collect() };
+            let jwt_bundles = JwtBundlesResponse { bundles: all.clone().map(jwt).collect() };
             Encoded {
                 x509_svid: (!svids.svids.is_empty()).then(|| frame_message(&svids.encode())),
                 x509_bundles: frame_message(&x509_bundles.encode()),
                 jwt_bundles: frame_message(&jwt_bundles.encode()),
+                wit_svid: self.wit.svids(None),
+                wit_bundles: wit::bundles(all),
             }
         })
     }
@@ -250,7 +266,7 @@ impl fmt::Debug for Workload {
 }
 
 /// Bundles are keyed by the SPIFFE ID of their trust domain (§5.1).
-fn key_of(bundle: &SpiffeBundle) -> String {
+pub(super) fn key_of(bundle: &SpiffeBundle) -> String {
     std::format!("spiffe://{}", bundle.trust_domain())
 }
 
@@ -289,7 +305,9 @@ pub enum WorkloadError {
         offered: TrustDomain,
     },
     /// The bundle of the trust domain has no authority, which the API demands beside an SVID.
-    #[error("the bundle of {trust_domain} has no X.509 authority: add the one that signed the SVID")]
+    #[error(
+        "the bundle of {trust_domain} has no authority for this kind of SVID: add the one that signed it"
+    )]
     NoAuthority {
         /// The trust domain.
         trust_domain: TrustDomain,
@@ -318,9 +336,9 @@ pub enum WorkloadError {
         /// The hint.
         hint: String,
     },
-    /// The private key cannot be written as PKCS #8.
+    /// The private key cannot be written as PKCS #8, or is not that of the SVID.
     #[error(
-        "the private key of {spiffe_id} cannot be written as PKCS #8: convert it with openssl pkcs8 -topk8"
+        "the private key of {spiffe_id} is not that of the SVID, or not in PKCS #8: pass its own, converted with openssl pkcs8 -topk8"
     )]
     Key {
         /// The SPIFFE ID of the SVID.

@@ -15,7 +15,8 @@ use x0_identity::{
     Authority, AuthorityOptions, BundleMap, CertificateRequest, Evidence, IssuanceAnswer, IssuanceRequest,
     IssuanceResponse, JwtAlgorithm, JwtIssuer, JwtSvid, JwtSvidValidator, NodeId, RequestKey, RevocationView,
     SignedBundle, SignedRevocations, SignedStatement, SpiffeBundle, SpiffeId, TrustBundle, TrustDomain,
-    X509Svid, peer_not_after, spiffe_id_of, spiffe_id_of_signer,
+    WitIssuer, WitKey, WitSvid, WitSvidValidator, X509Svid, peer_not_after, spiffe_id_of,
+    spiffe_id_of_signer,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -44,10 +45,28 @@ static ISSUER: LazyLock<JwtIssuer> =
 pub(crate) static TOKEN: LazyLock<JwtSvid> =
     LazyLock::new(|| ISSUER.issue(&workload(), &["audience"], YEAR, SystemTime::now()).unwrap());
 
+/// The keys of the issuer of WIT-SVIDs and of their workload.
+static WIT_KEY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    pkcs8.unwrap().as_ref().to_vec()
+});
+static WIT_ISSUER: LazyLock<WitIssuer> =
+    LazyLock::new(|| WitIssuer::from_pkcs8(domain(), JwtAlgorithm::Es256, &WIT_KEY).unwrap());
+pub(crate) static HOLDER: LazyLock<WitKey> =
+    LazyLock::new(|| WitKey::from_pkcs8(JwtAlgorithm::Es256, &TOKEN_KEY).unwrap());
+pub(crate) static WIT: LazyLock<WitSvid> =
+    LazyLock::new(|| WIT_ISSUER.issue(&workload(), HOLDER.confirmation(), YEAR, SystemTime::now()).unwrap());
+/// A proof of the holder for [`WIT`], of the beginning of the run.
+pub(crate) static PROOF: LazyLock<String> =
+    LazyLock::new(|| HOLDER.prove(WIT.token(), "target", PROOF_LIFETIME, *PROVED).unwrap());
+static PROVED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+const PROOF_LIFETIME: Duration = Duration::from_secs(60);
+
 /// A bundle with a key of each kind.
 pub(crate) fn spiffe_bundle() -> SpiffeBundle {
     let bundle = SpiffeBundle::new(AUTHORITY.bundle());
     let bundle = bundle.with_jwt_authorities(vec![ISSUER.authority().clone()]).unwrap();
+    let bundle = bundle.with_wit_authorities(vec![WIT_ISSUER.authority().clone()]).unwrap();
     bundle.with_sequence(7).with_refresh_hint(Duration::from_secs(60))
 }
 
@@ -235,6 +254,53 @@ pub(crate) fn jwt(data: &[u8]) {
         Err(error) => drop(error.to_string()),
     }
 }
+
+/// WIT-SVIDs, proofs of possession and private keys as JSON: text from outside, and damage of a valid one. The
+/// first byte decides which.
+pub(crate) fn wit(data: &[u8]) {
+    let Some((how, data)) = data.split_first() else { return };
+    let valid = [WIT.token(), PROOF.as_str(), HOLDER_JWK.as_str()][usize::from(how / 2 % 3)];
+    let text = if how % 2 == 0 {
+        String::from_utf8_lossy(data).into_owned()
+    } else {
+        let mut text = valid.as_bytes().to_vec();
+        for damage in data.chunks_exact(3) {
+            let position = usize::from(u16::from_le_bytes([damage[0], damage[1]])) % text.len();
+            text[position] = damage[2];
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let mut bundles = BundleMap::new();
+    bundles.insert(spiffe_bundle());
+    let present = |token: &str| WitSvidValidator::new().validate(token, &bundles, *PROVED);
+    match present(&text) {
+        Ok(presented) => {
+            assert_eq!(text, WIT.token());
+            assert_eq!(presented.claimed_spiffe_id(), &workload());
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    // No token of one kind is one of another.
+    assert!(validate(&text).is_err() || text == TOKEN.token());
+    let presented = present(WIT.token()).unwrap();
+    match presented.with_proof(&text, "target", *PROVED) {
+        Ok((svid, proof)) => {
+            assert_eq!((text.as_str(), svid.token()), (PROOF.as_str(), WIT.token()));
+            assert!(!proof.id().is_empty() && proof.expires() <= *PROVED + PROOF_LIFETIME);
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    // A private key that is read is written as it is read again, and signs for its public half.
+    if let Ok(key) = WitKey::from_jwk(&text) {
+        let again = WitKey::from_jwk(&key.to_jwk()).unwrap();
+        assert_eq!((again.to_jwk(), again.confirmation()), (key.to_jwk(), key.confirmation()));
+        let svid = WIT_ISSUER.issue(&workload(), key.confirmation(), YEAR, *PROVED).unwrap();
+        let signature = key.sign(b"message").unwrap();
+        assert!(present(svid.token()).unwrap().with_signature(b"message", &signature).is_ok());
+    }
+}
+
+static HOLDER_JWK: LazyLock<String> = LazyLock::new(|| HOLDER.to_jwk());
 
 fn validate(token: &str) -> Result<JwtSvid, x0_identity::JwtSvidError> {
     let mut bundles = BundleMap::new();

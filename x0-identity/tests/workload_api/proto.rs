@@ -120,7 +120,7 @@ pub(crate) fn decode(message: &str, bytes: &[u8]) -> Message {
         let item = match kind.as_str() {
             "string" => Item::Text(String::from_utf8(content).unwrap()),
             "bytes" => Item::Bytes(content),
-            "map<string, bytes>" => {
+            "map<string, bytes>" | "map<string, string>" => {
                 let entry: BTreeMap<u64, Vec<u8>> =
                     raw_fields(&content).into_iter().map(|(number, _, content)| (number, content)).collect();
                 let part = |number| entry.get(&number).cloned().unwrap_or_default();

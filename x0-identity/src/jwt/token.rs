@@ -1,0 +1,71 @@
+//! The compact serialization of a JSON Web Signature (RFC 7515 §7.1), and what claims of all kinds share.
+
+use std::string::String;
+use std::time::{Duration, SystemTime};
+use std::vec::Vec;
+
+use super::signing_key::SigningKey;
+use crate::JsonError;
+use crate::base64::{Alphabet, decode, encode};
+use crate::json::Json;
+
+/// The parts of a token, of which none is decoded yet.
+pub(crate) struct Compact<'a> {
+    pub(crate) header: &'a str,
+    pub(crate) claims: &'a str,
+    pub(crate) signature: &'a str,
+    /// Header and claims, with the point between them.
+    pub(crate) signed: &'a str,
+}
+
+/// A part of a token cannot be read.
+pub(crate) enum PartError {
+    /// No base64url, or JSON that is not an object.
+    Serialization,
+    Json(JsonError),
+}
+
+impl<'a> Compact<'a> {
+    /// `None`, when the token does not have three parts.
+    pub(crate) fn split(token: &'a str) -> Option<Compact<'a>> {
+        let mut parts = token.split('.');
+        let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let signed = token.get(..header.len() + 1 + claims.len())?;
+        parts.next().is_none().then_some(Compact { header, claims, signature, signed })
+    }
+}
+
+pub(crate) fn read_object(part: &str) -> Result<Json, PartError> {
+    let bytes = decode(part, Alphabet::Url).ok_or(PartError::Serialization)?;
+    match Json::parse(&bytes).map_err(PartError::Json)? {
+        object @ Json::Object(_) => Ok(object),
+        _ => Err(PartError::Serialization),
+    }
+}
+
+pub(crate) fn read_signature(part: &str) -> Result<Vec<u8>, PartError> {
+    decode(part, Alphabet::Url).ok_or(PartError::Serialization)
+}
+
+/// Seconds since 1970, of which fractions are allowed (RFC 7519 §2). None, when it is none or not
+/// representable.
+pub(crate) fn numeric_date(value: &Json) -> Option<SystemTime> {
+    let Json::Number(text) = value else { return None };
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => Duration::try_from_secs_f64(text.parse().ok()?).ok()?,
+    };
+    SystemTime::UNIX_EPOCH.checked_add(seconds)
+}
+
+/// The signed token. `None`, when the system provides no randomness.
+pub(crate) fn sign(header: &Json, claims: &Json, key: &SigningKey) -> Option<String> {
+    let part = |json: &Json| {
+        let mut text = String::new();
+        json.write(&mut text);
+        encode(text.as_bytes(), Alphabet::Url)
+    };
+    let signed = part(header) + "." + &part(claims);
+    let signature = key.sign(signed.as_bytes())?;
+    Some(signed + "." + &encode(&signature, Alphabet::Url))
+}
