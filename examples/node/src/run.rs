@@ -120,6 +120,8 @@ async fn start(args: &RunArgs) -> Result<Running> {
             config.node
         );
     }
+    // Before the first handshake.
+    let revoked = revocations::load(&config.data_dir, &identity, &log);
     let has_mesh = !config.links.is_empty();
     let mut quic =
         QuicOptions::new(config.node, config.listen, identity.server_config(), identity.client_config());
@@ -215,7 +217,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     let healer = Healer::start(&config, &mux, roles, parts, &log)?;
     let applied = Applied::default();
     if config.crdt_key.is_some() {
-        revocations::start(node.store(), &identity, &applied, &log)?;
+        revocations::start(node.store(), revoked, &identity, &applied, &log)?;
         bundles::start(node.store(), &identity, &config.bundle, &log)?;
     }
     let federation = Federation::start(node.store(), &identity, &config, &log)?;

@@ -122,7 +122,10 @@ fn a_revoked_node_loses_its_connections_within_a_second() {
     cluster.put("without it");
     nodes[0].kill();
     nodes[0] = cluster.start(1);
-    nodes[0].logged("event=revoked");
+    // From its own folder, and so before it listens.
+    let log = nodes[0].read().to_vec();
+    let place = |text: &str| log.iter().position(|line| line.contains(text)).unwrap();
+    assert!(place("event=revoked") < place("event=listening"), "{log:#?}");
     cluster.put("after the restart");
     for row in &cluster.identities()[1..3] {
         assert_eq!(row["revocations"].as_array().unwrap().len(), 1, "{row}");
