@@ -409,15 +409,15 @@ impl Running {
             let count = self.identity.trust_bundle().authorities().len();
             self.log.event("bundle-changed", format!("authorities={count}"));
         }
-        // Also after SIGHUP alone, for the certificate of its endpoint.
-        self.federation.publish().context("the bundle endpoint serves the bundle from before")?;
         if reloaded.svid {
             self.log.event("identity-rotated", format!("identity={}", self.identity.spiffe_id()));
             for peer in self.config.peers() {
                 self.peers.reconnect(peer.node);
             }
         }
-        Ok(())
+        // Also after SIGHUP alone, for the certificate of its endpoint. Last, so that an error of the endpoint
+        // keeps no connection on the SVID from before.
+        self.federation.publish().context("the bundle endpoint serves the bundle from before")
     }
 
     /// Stops in an orderly way. A leader transfers the leadership first.
