@@ -675,7 +675,7 @@ fn wit_svid_6_2_keys_of_the_trust_domain() {
         (json!("jwt-svid"), Err(no_key.clone())),
         (json!("x509-svid"), Err(no_key.clone())),
         (json!("WIT-SVID"), Err(no_key.clone())),
-        (json!(null), Err(no_key.clone())),
+        (json!(null), Err(no_key)),
     ] {
         let json = json!({"keys": [with(key.clone(), "use", usage.clone())]}).to_string();
         let mut map = BundleMap::new();

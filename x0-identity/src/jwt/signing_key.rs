@@ -34,7 +34,10 @@ pub(crate) fn generate_pkcs8() -> Option<Vec<u8>> {
     Some(pkcs8.ok()?.as_ref().to_vec())
 }
 
-fn ecdsa(algorithm: JwtAlgorithm) -> Option<(&'static EcdsaSigningAlgorithm, fn(Vec<u8>) -> JwtKey)> {
+/// The public key of a point.
+type OfPoint = fn(Vec<u8>) -> JwtKey;
+
+fn ecdsa(algorithm: JwtAlgorithm) -> Option<(&'static EcdsaSigningAlgorithm, OfPoint)> {
     match algorithm {
         JwtAlgorithm::Es256 => Some((&ECDSA_P256_SHA256_FIXED_SIGNING, JwtKey::P256)),
         JwtAlgorithm::Es384 => Some((&ECDSA_P384_SHA384_FIXED_SIGNING, JwtKey::P384)),

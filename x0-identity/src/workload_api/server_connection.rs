@@ -107,6 +107,9 @@ pub struct ServerConnection {
     telemetry: WorkloadTelemetry,
 }
 
+/// The message of a stream, with its prefix, or why there is none.
+type Streamed = Result<Arc<[u8]>, Status>;
+
 #[derive(Debug)]
 struct Call {
     method: Method,
@@ -393,7 +396,7 @@ impl ServerConnection {
     }
 
     /// The message of a stream, or why there is none.
-    fn streamed(&self, method: Method, wanted: Option<&SpiffeId>) -> Result<Arc<[u8]>, Status> {
+    fn streamed(&self, method: Method, wanted: Option<&SpiffeId>) -> Streamed {
         let workload = self.workload.as_ref().ok_or_else(denied)?;
         let encoded = workload.encoded();
         match (method, wanted) {
@@ -428,7 +431,7 @@ impl ServerConnection {
 
     /// Sends each stream what changed. A stream that has nothing left to receive ends (§5.2.1).
     fn push(&mut self) {
-        let streaming: Vec<(u32, Result<Arc<[u8]>, Status>)> = self
+        let streaming: Vec<(u32, Streamed)> = self
             .calls
             .iter()
             .filter(|(_, call)| matches!(call.state, CallState::Streaming(_)))
