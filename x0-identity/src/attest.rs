@@ -9,6 +9,9 @@ mod join_token;
 mod registry;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 mod unix_peer;
+#[cfg(not(all(feature = "unix-peers", target_os = "linux")))]
+#[path = "attest/no_unix_peer.rs"]
+mod unix_peer;
 
 #[cfg(feature = "tpm")]
 pub(crate) use attestor::another_kind;
@@ -21,5 +24,7 @@ pub use registry::{
 };
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub(crate) use unix_peer::ProcessHandle;
+#[cfg(not(all(feature = "unix-peers", target_os = "linux")))]
+pub(crate) use unix_peer::UnixConnection;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
-pub use unix_peer::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixPeer};
+pub use unix_peer::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixConnection, UnixPeer};

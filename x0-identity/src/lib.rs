@@ -165,7 +165,7 @@ pub use attest::{
 #[cfg(all(feature = "issuer", feature = "rustls"))]
 pub use attest::{CertificateAttestError, CertificateAttestor, SvidAttestor};
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
-pub use attest::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixPeer};
+pub use attest::{UnixAttestError, UnixAttestor, UnixAttestorOptions, UnixConnection, UnixPeer};
 #[cfg(feature = "authority")]
 pub use authority::{Authority, AuthorityError, AuthorityOptions, IssueError};
 #[cfg(feature = "bundle")]

@@ -4,6 +4,7 @@ use core::fmt;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::vec::Vec;
 
@@ -22,6 +23,8 @@ pub enum EvidenceKind {
     Tpm,
     /// A certificate of another authority, such as that of a device: `CertificateAttestor`.
     Certificate,
+    /// The connection of a process on the same machine: `UnixAttestor`.
+    Unix,
 }
 
 impl EvidenceKind {
@@ -33,14 +36,15 @@ impl EvidenceKind {
             PresentedEvidence::Svid(_) => EvidenceKind::Svid,
             PresentedEvidence::Tpm { .. } => EvidenceKind::Tpm,
             PresentedEvidence::Certificate(_) => EvidenceKind::Certificate,
+            PresentedEvidence::Unix(_) => EvidenceKind::Unix,
         }
     }
 }
 
-/// What examines the response to a challenge. Each challenge has one response.
+/// The examination of the response to a challenge, which has one response.
 pub type Examine = Box<dyn FnOnce(&[u8]) -> Attestation + Send>;
 
-/// What an attestor says.
+/// The judgement of an attestor.
 #[non_exhaustive]
 pub enum Attestation {
     /// The evidence is good, and proves this.
@@ -49,7 +53,7 @@ pub enum Attestation {
     Challenge {
         /// The challenge.
         challenge: Vec<u8>,
-        /// What examines the response.
+        /// The examination of the response.
         examine: Examine,
     },
     /// The evidence is not accepted: the reason and the remedy, for the operator of the workload.
@@ -170,6 +174,17 @@ impl fmt::Debug for Attestation {
             }
             Attestation::Refused(why) => formatter.debug_tuple("Refused").field(why).finish(),
         }
+    }
+}
+
+/// An attestor that the program changes while an issuer has it, such as join tokens that are issued later.
+impl<A: Attestor> Attestor for Arc<Mutex<A>> {
+    fn kind(&self) -> EvidenceKind {
+        self.lock().unwrap_or_else(PoisonError::into_inner).kind()
+    }
+
+    fn attest(&mut self, evidence: &PresentedEvidence, now: SystemTime) -> Attestation {
+        self.lock().unwrap_or_else(PoisonError::into_inner).attest(evidence, now)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The attestor of processes on the same machine, which connected through a Unix domain socket.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::format;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::string::String;
+use std::string::{String, ToString};
 use std::sync::Arc;
 use std::time::SystemTime;
 use std::vec;
@@ -17,8 +18,10 @@ use ring::digest::{Context, SHA256};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::attestor::another_kind;
 use super::digests::{Digests, FileVersion};
-use crate::Selector;
+use super::{Attestation, Attestor, EvidenceKind};
+use crate::{PresentedEvidence, Proof, Selector};
 
 /// The settings of a [`UnixAttestor`].
 #[derive(Debug, Clone)]
@@ -70,6 +73,44 @@ impl UnixAttestorOptions {
 pub struct UnixAttestor {
     options: UnixAttestorOptions,
     digests: Arc<Digests>,
+}
+
+/// The server's end of a Unix domain socket, as evidence of the process that connected the other end.
+#[derive(Debug, Clone)]
+pub struct UnixConnection(Arc<OwnedFd>);
+
+impl From<OwnedFd> for UnixConnection {
+    fn from(socket: OwnedFd) -> UnixConnection {
+        UnixConnection(Arc::new(socket))
+    }
+}
+
+/// The same connection.
+impl PartialEq for UnixConnection {
+    fn eq(&self, other: &UnixConnection) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for UnixConnection {}
+
+/// Attests the process behind [`PresentedEvidence::Unix`], with the selectors of [`UnixPeer::selectors`].
+impl Attestor for UnixAttestor {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Unix
+    }
+
+    fn attest(&mut self, evidence: &PresentedEvidence, _now: SystemTime) -> Attestation {
+        let PresentedEvidence::Unix(UnixConnection(socket)) = evidence else { return another_kind() };
+        match UnixAttestor::attest(self, socket.as_fd()) {
+            Ok(peer) => Attestation::Proved(Proof::Selectors(peer.selectors())),
+            Err(error) => {
+                let causes = core::iter::successors(error.source(), |cause| (**cause).source());
+                let text = |text: String, cause: &dyn Error| format!("{text}: {cause}");
+                Attestation::Refused(causes.fold(error.to_string(), text))
+            }
+        }
+    }
 }
 
 /// What the kernel says of a process that connected.

@@ -9,6 +9,7 @@ use std::vec::Vec;
 use pki_types::CertificateDer;
 
 use super::message::{Evidence, IssuanceAnswer, IssuanceRefusal, IssuanceRequest, IssuanceResponse};
+use crate::attest::UnixConnection;
 use crate::telemetry::{IssuanceTelemetry, IssuedFor};
 use crate::{
     CaSigner, CertificateRequest, IssueRequest, RegistrationEntry, Registry, Selector, SpiffeId, TrustBundle,
@@ -84,6 +85,9 @@ pub enum PresentedEvidence {
     },
     /// A chain of another authority, whose key the workload holds. The attestor verifies the chain.
     Certificate(Vec<CertificateDer<'static>>),
+    /// The connection of a process on the same machine. A program that accepts such connections presents it; no
+    /// request over the network has it. Without the feature `unix-peers` it has no value.
+    Unix(UnixConnection),
 }
 
 /// An input of an [`IssuanceServer`]. `id` is a number that the driver gives to a request, and does not give
@@ -580,6 +584,7 @@ impl fmt::Debug for PresentedEvidence {
             PresentedEvidence::Svid(_) => "Svid",
             PresentedEvidence::Tpm { .. } => "Tpm",
             PresentedEvidence::Certificate(_) => "Certificate",
+            PresentedEvidence::Unix(_) => "Unix",
         })
     }
 }
