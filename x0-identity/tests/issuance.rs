@@ -682,6 +682,36 @@ fn a_client_without_evidence_says_so_and_uses_an_svid_that_comes() {
     assert!(!format!("{client:?}").contains("pkcs8"));
 }
 
+/// The key of a token is stored before the token is sent, also if the key was made for evidence of another
+/// kind; and once only.
+#[test]
+fn a_key_is_stored_before_a_token_is_bound_to_it() {
+    let authority = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
+    let device = authority.issue(&id("device"), Duration::from_secs(3600)).unwrap();
+    let mut client = IssuanceClient::new(id("web"), RenewalOptions::default(), 7)
+        .certificate(device.chain().to_vec(), device.key().clone_key())
+        .token("token".into());
+    let (mut now, wall, mut seen) = (Duration::ZERO, Duration::from_secs(2_000_000_000), Vec::new());
+    for _ in 0..4 {
+        client.handle(now, IssuanceClientInput::Timeout { wall: wall + now }).unwrap();
+        while let Some(output) = client.poll_output() {
+            match output {
+                IssuanceClientOutput::StoreKey { .. } => seen.push("store"),
+                IssuanceClientOutput::Dial { exchange, .. } => {
+                    seen.push("dial");
+                    let failure = ExchangeFailure::Unreachable;
+                    let input = IssuanceClientInput::Failed { exchange, failure, wall: wall + now };
+                    client.handle(now, input).unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        now = client.poll_timeout().unwrap();
+    }
+    // By certificate, by token, and the same again.
+    assert_eq!(seen, ["dial", "store", "dial", "dial", "dial"]);
+}
+
 #[test]
 fn a_token_serves_one_key_until_it_expires_and_survives_its_store() {
     let mut tokens = JoinTokens::new();

@@ -25,6 +25,10 @@ pub enum ExchangeFailure {
     Unreachable,
     /// The issuer did not accept the SVID of this workload in the TLS handshake.
     NotAccepted,
+    /// The key of the request was not stored, and nothing was sent.
+    NotStored,
+    /// The issued SVID was not taken into use: its bundle does not trust it, or it is not valid now.
+    Unusable,
 }
 
 /// An input of an [`IssuanceClient`]. `wall` is the time since 1970 by the system's clock. `exchange` is the
@@ -150,6 +154,14 @@ pub enum IssuanceFailure {
     /// The issuer refused the SVID in the TLS handshake.
     #[error("the issuer does not accept the SVID of this workload: it may be expired or revoked")]
     NotAccepted,
+    /// The key of the request was not stored.
+    #[error("the key of the request cannot be stored, so that no join token is bound to it: check the disk")]
+    NotStored,
+    /// The issued SVID was not taken into use.
+    #[error(
+        "the issued SVID is not valid by the issuer's bundle and the clock of this machine: check the clock and the issuer"
+    )]
+    Unusable,
     /// The issuer refused the request.
     #[error("the issuer refused the request: {refusal}: {text}")]
     Refused {
@@ -238,6 +250,8 @@ pub struct IssuanceClient {
     renewal: Renewal,
     svid: Option<X509Svid>,
     key: Option<RequestKey>,
+    /// Whether the driver was given the key to store, or gave it.
+    key_is_stored: bool,
     /// The number of the last exchange.
     exchange: u64,
     step: Step,
@@ -284,6 +298,7 @@ impl IssuanceClient {
             renewal: Renewal::new(options, seed),
             svid: None,
             key: None,
+            key_is_stored: false,
             exchange: 0,
             step: Step::Idle,
             failure: None,
@@ -327,7 +342,7 @@ impl IssuanceClient {
     /// Sets the key that [`IssuanceClientOutput::StoreKey`] had stored.
     #[must_use]
     pub fn key(mut self, key: RequestKey) -> IssuanceClient {
-        self.key = Some(key);
+        (self.key, self.key_is_stored) = (Some(key), true);
         self
     }
 
@@ -385,6 +400,8 @@ impl IssuanceClient {
                 let (failure, rejected) = match failure {
                     ExchangeFailure::Unreachable => (IssuanceFailure::Unreachable, false),
                     ExchangeFailure::NotAccepted => (IssuanceFailure::NotAccepted, true),
+                    ExchangeFailure::NotStored => (IssuanceFailure::NotStored, false),
+                    ExchangeFailure::Unusable => (IssuanceFailure::Unusable, false),
                 };
                 self.failed(now, wall, failure, rejected);
             }
@@ -473,12 +490,17 @@ impl IssuanceClient {
 
     /// A key for the request. One that was used already stays: the answer to it may have been lost.
     fn prepare(&mut self, kind: Kind) -> Result<(), RequestKeyError> {
-        if self.key.is_none() {
-            let key = RequestKey::generate()?;
-            if kind == Kind::JoinToken {
-                self.outputs.push_back(IssuanceClientOutput::StoreKey { pkcs8: key.pkcs8().to_vec() });
+        let key = match &self.key {
+            Some(key) => key,
+            None => {
+                self.key_is_stored = false;
+                self.key.insert(RequestKey::generate()?)
             }
-            self.key = Some(key);
+        };
+        // An earlier attempt with evidence of another kind may have made the key.
+        if kind == Kind::JoinToken && !self.key_is_stored {
+            self.key_is_stored = true;
+            self.outputs.push_back(IssuanceClientOutput::StoreKey { pkcs8: key.pkcs8().to_vec() });
         }
         Ok(())
     }

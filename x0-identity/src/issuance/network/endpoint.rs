@@ -10,14 +10,18 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use std::vec::Vec;
 
+use pki_types::CertificateDer;
 use rustls::{ServerConfig, StreamOwned};
 
 use super::{MESSAGE_MAX, Timed};
 use crate::deadline::Deadline;
 use crate::{
     Attestors, ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, Identity, IssuanceServer,
-    IssuanceServerInput, IssuanceServerOutput, Registry, SpiffeId, peer_spiffe_id,
+    IssuanceServerInput, IssuanceServerOutput, PeerRole, Registry, SpiffeId, peer_spiffe_id,
 };
+
+/// The time after which the SVID of a connection is validated again, before the next request is carried out.
+const ADMITTED_FOR: Duration = Duration::from_secs(1);
 
 /// Signs the bytes of [`IssuanceServerOutput::Sign`] with the authority's key; `None` if it cannot.
 pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
@@ -82,6 +86,8 @@ struct Shared<R> {
     issuer: Mutex<Issuer<R>>,
     connections: Mutex<Connections>,
     config: Arc<ServerConfig>,
+    /// The issuer's own, which knows what is revoked.
+    identity: Identity,
     options: IssuanceEndpointOptions,
     origin: Instant,
 }
@@ -107,7 +113,7 @@ impl<R> Shared<R> {
     }
 
     fn issuer(&self) -> MutexGuard<'_, Issuer<R>> {
-        // An attestor that panics leaves a request that waits, which its connection takes with it.
+        // An attestor or a signer that panics leaves a request that waits, which `Unfinished` ends.
         self.issuer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,6 +139,7 @@ impl<R: Registry + Send + 'static> IssuanceEndpoint<R> {
             issuer,
             connections: Mutex::default(),
             config,
+            identity: identity.clone(),
             options,
             origin: Instant::now(),
         });
@@ -148,6 +155,9 @@ impl<R: Registry + Send + 'static> IssuanceEndpoint<R> {
     }
 
     /// Changes the engine between two requests: its entries ([`IssuanceServer::registry_mut`]), for instance.
+    /// It waits for a request that is carried out, and for the signer of that. Called within the closure, a
+    /// method of the endpoint never returns. Join tokens are changed beside it: an `Arc<Mutex<JoinTokens>>` is
+    /// an attestor as well.
     pub fn change<T>(&self, change: impl FnOnce(&mut IssuanceServer<R>) -> T) -> T {
         change(&mut self.shared.issuer().server)
     }
@@ -214,12 +224,42 @@ fn accept<R: Registry + Send + 'static>(shared: &Arc<Shared<R>>, listener: &TcpL
         drop(connections);
         let serving = Arc::clone(shared);
         let serve = move || {
+            let open = Open { shared: &serving, number };
             // An error ends the connection, and is the workload's to report.
             drop(serve(&serving, stream));
-            serving.connections().open.remove(&number);
+            drop(open);
         };
         if Builder::new().name("issuance-connection".into()).spawn(serve).is_err() {
             shared.connections().open.remove(&number);
+        }
+    }
+}
+
+/// The place of a connection, which is free again when the thread ends, by a panic as well.
+struct Open<'a, R> {
+    shared: &'a Shared<R>,
+    number: u64,
+}
+
+impl<R> Drop for Open<'_, R> {
+    fn drop(&mut self) {
+        self.shared.connections().open.remove(&self.number);
+    }
+}
+
+/// A request that the engine forgets when the thread unwinds: an attestor, a registry or a signer panicked.
+struct Unfinished<'a, R: Registry> {
+    shared: &'a Shared<R>,
+    id: u64,
+}
+
+impl<R: Registry> Drop for Unfinished<'_, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let gone = IssuanceServerInput::Gone { id: self.id };
+            let mut issuer = self.shared.issuer();
+            // A request that is not known any more has ended as well.
+            let _ = issuer.server.handle(self.shared.origin.elapsed(), gone);
         }
     }
 }
@@ -235,8 +275,16 @@ fn serve<R: Registry>(shared: &Shared<R>, stream: TcpStream) -> io::Result<()> {
     let binding = tls.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
     let binding = binding.map_err(io::Error::other)?;
     let requests_max = if peer.is_some() { shared.options.requests_max } else { 1 };
+    let chain: Vec<CertificateDer<'static>> =
+        tls.conn.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
+    let mut admitted = Instant::now();
     for _ in 0..requests_max {
         let bytes = tls.read_message(ISSUANCE_REQUEST_LEN_MAX)?;
+        // An SVID that expired or was revoked since the handshake renews nothing.
+        if peer.is_some() && admitted.elapsed() > ADMITTED_FOR {
+            shared.identity.admit(&chain, PeerRole::Client, SystemTime::now()).map_err(io::Error::other)?;
+            admitted = Instant::now();
+        }
         let (id, mut answer) = shared.request(peer.clone(), binding, bytes)?;
         if let Answer::Challenge(challenge) = &answer {
             let response =
@@ -270,18 +318,27 @@ impl<R: Registry> Shared<R> {
         binding: [u8; 32],
         bytes: Vec<u8>,
     ) -> io::Result<(u64, Answer)> {
+        let id = {
+            let mut issuer = self.issuer();
+            issuer.requests += 1;
+            issuer.requests
+        };
+        // Dropped after the lock.
+        let _unfinished = Unfinished { shared: self, id };
         let mut issuer = self.issuer();
-        issuer.requests += 1;
-        let id = issuer.requests;
+        let now = self.origin.elapsed();
+        // Requests whose workload never answered a challenge end. This input is accepted in each state.
+        let _ = issuer.server.handle(now, IssuanceServerInput::Timeout);
         let input = IssuanceServerInput::Request { id, peer, binding, bytes, wall: wall() };
-        Ok((id, issuer.drain(self.origin.elapsed(), input)?))
+        Ok((id, issuer.drain(now, id, input)?))
     }
 
     /// The answer to a response, or the end of a request whose workload has gone.
     fn respond(&self, id: u64, response: io::Result<Vec<u8>>) -> io::Result<Answer> {
+        let _unfinished = Unfinished { shared: self, id };
         let mut issuer = self.issuer();
         match response {
-            Ok(bytes) => issuer.drain(self.origin.elapsed(), IssuanceServerInput::Response { id, bytes }),
+            Ok(bytes) => issuer.drain(self.origin.elapsed(), id, IssuanceServerInput::Response { id, bytes }),
             Err(error) => {
                 // A request that is not known any more has ended as well.
                 let _ = issuer.server.handle(self.origin.elapsed(), IssuanceServerInput::Gone { id });
@@ -292,23 +349,28 @@ impl<R: Registry> Shared<R> {
 }
 
 impl<R: Registry> Issuer<R> {
-    /// Does what the engine wants, until there is something to send. The lock of the issuer is held, so that
-    /// all of it concerns this request.
-    fn drain(&mut self, now: Duration, input: IssuanceServerInput) -> io::Result<Answer> {
+    /// Does what the engine wants of a request, until there is something to send. The lock of the issuer is
+    /// held, so that an output for another request is one of a request that has ended, and is dropped.
+    fn drain(&mut self, now: Duration, request: u64, input: IssuanceServerInput) -> io::Result<Answer> {
         self.server.handle(now, input).map_err(io::Error::other)?;
         while let Some(output) = self.server.poll_output() {
             let input = match output {
-                IssuanceServerOutput::Attest { id, evidence, .. } => {
+                IssuanceServerOutput::Attest { id, evidence, .. } if id == request => {
                     self.attestors.attest(id, &evidence, wall())
                 }
-                IssuanceServerOutput::Examine { id, response } => {
+                IssuanceServerOutput::Examine { id, response } if id == request => {
                     self.attestors.examine(id, &response, wall())
                 }
-                IssuanceServerOutput::Sign { id, to_be_signed } => {
+                IssuanceServerOutput::Sign { id, to_be_signed } if id == request => {
                     IssuanceServerInput::Signed { id, signature: (self.sign)(&to_be_signed) }
                 }
-                IssuanceServerOutput::Challenge { bytes, .. } => return Ok(Answer::Challenge(bytes)),
-                IssuanceServerOutput::Answer { bytes, .. } => return Ok(Answer::Final(bytes)),
+                IssuanceServerOutput::Challenge { id, bytes } if id == request => {
+                    return Ok(Answer::Challenge(bytes));
+                }
+                IssuanceServerOutput::Answer { id, bytes, .. } if id == request => {
+                    return Ok(Answer::Final(bytes));
+                }
+                _ => continue,
             };
             self.server.handle(now, input).map_err(io::Error::other)?;
         }

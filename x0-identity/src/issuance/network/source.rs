@@ -18,8 +18,8 @@ use crate::deadline::Deadline;
 use crate::source::{SvidPoll, SvidSource, SvidSourceError, SvidState};
 use crate::{
     ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IssuanceClient,
-    IssuanceClientInput, IssuanceClientOutput, SpiffeId, TrustBundle, TrustBundleSet, Verifier, X509Svid,
-    issuance_client_config,
+    IssuanceClientInput, IssuanceClientOutput, IssuanceFailure, SpiffeId, TrustBundle, TrustBundleSet,
+    Verifier, X509Svid, issuance_client_config,
 };
 
 /// Stores the key of a request (PKCS #8) before the issuer sees it; says whether it is stored.
@@ -60,7 +60,17 @@ pub struct IssuanceSource {
     /// A key that must be stored before the issuer sees it.
     unstored: Option<Vec<u8>>,
     tpm: Option<TpmAnswers>,
+    /// Why the connection of the last exchange broke.
+    broken: Option<Arc<io::Error>>,
     origin: Instant,
+}
+
+/// An attempt failed, with the error of the connection if it was that.
+#[derive(Debug, thiserror::Error)]
+#[error("{failure}")]
+struct Failed {
+    failure: IssuanceFailure,
+    source: Option<Arc<io::Error>>,
 }
 
 impl IssuanceSource {
@@ -83,6 +93,7 @@ impl IssuanceSource {
             store_key: None,
             unstored: None,
             tpm: None,
+            broken: None,
             origin: Instant::now(),
         }
     }
@@ -137,18 +148,18 @@ impl IssuanceSource {
                     continue;
                 }
                 IssuanceClientOutput::Dial { exchange, .. } if !self.is_stored() => {
-                    failed(exchange, ExchangeFailure::Unreachable)
+                    failed(exchange, ExchangeFailure::NotStored)
                 }
                 IssuanceClientOutput::Dial { exchange, with_svid } => match self.dial(with_svid) {
                     Ok((connected, binding)) => {
                         stream = Some(connected);
                         IssuanceClientInput::Connected { exchange, binding, wall }
                     }
-                    Err(error) => failed(exchange, classify(&error)),
+                    Err(error) => failed(exchange, self.broke(error)),
                 },
                 IssuanceClientOutput::Send { exchange, bytes } => match ask(stream.as_mut(), &bytes) {
                     Ok(bytes) => IssuanceClientInput::Answer { exchange, bytes, wall },
-                    Err(error) => failed(exchange, classify(&error)),
+                    Err(error) => failed(exchange, self.broke(error)),
                 },
                 IssuanceClientOutput::Challenged { exchange, challenge, binding } => {
                     let response = self.tpm.as_mut().and_then(|answer| answer(&challenge, &binding));
@@ -161,7 +172,7 @@ impl IssuanceSource {
                         installed = Some(svid);
                         IssuanceClientInput::Installed { exchange, wall }
                     } else {
-                        failed(exchange, ExchangeFailure::Unreachable)
+                        failed(exchange, ExchangeFailure::Unusable)
                     }
                 }
             };
@@ -169,6 +180,12 @@ impl IssuanceSource {
             let _ = self.client.handle(self.origin.elapsed(), input);
         }
         installed
+    }
+
+    fn broke(&mut self, error: io::Error) -> ExchangeFailure {
+        let failure = classify(&error);
+        self.broken = Some(Arc::new(error));
+        failure
     }
 
     /// Stores the key of the request, again until it is stored.
@@ -260,7 +277,13 @@ impl SvidSource for IssuanceSource {
         let installed = self.drain();
         let change = match (installed, self.client.failure()) {
             (Some(svid), _) => Ok(Some(self.state(svid))),
-            (None, Some(failure)) => Err(SvidSourceError::new(failure.clone())),
+            (None, Some(failure)) => {
+                let source = match failure {
+                    IssuanceFailure::Unreachable | IssuanceFailure::NotAccepted => self.broken.clone(),
+                    _ => None,
+                };
+                Err(SvidSourceError::new(Failed { failure: failure.clone(), source }))
+            }
             (None, None) => Ok(None),
         };
         let again =
