@@ -23,7 +23,7 @@ pub(crate) use followed::Unfollowed;
 #[cfg(feature = "authority")]
 pub use issuer::{InProcessIssuer, IssuerHandle};
 
-/// What a source gives this process, in the place of all that it gave before.
+/// The SVID and the bundles of a process, in the place of all earlier ones.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SvidState {
@@ -42,8 +42,8 @@ pub enum SvidState {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SvidPoll {
-    /// What the source gives from now on; `None` if nothing has changed since the answer before. After an
-    /// error what was given before stays in use.
+    /// The new state; `None` if nothing has changed since the answer before. After an error the state from
+    /// before stays in use.
     pub change: Result<Option<SvidState>, SvidSourceError>,
     /// When to ask again at the latest, from now on.
     pub again: Duration,
@@ -72,12 +72,14 @@ impl SvidSourceError {
     }
 }
 
-/// A source of the SVID and the bundles of this process: [`SvidFiles`], an `InProcessIssuer`, or a
-/// `workload_api::ClientSource`. An [`SvidFollower`] asks it.
+/// A source of the SVID and the bundles of this process: [`SvidFiles`], an `InProcessIssuer`, an
+/// `IssuanceSource`, or a `workload_api::ClientSource`. An [`SvidFollower`] asks it.
 ///
 /// # Contract
-/// - The first answer without an error has a change. A change is complete: the bundle of the trust domain of
-///   the SVID and all foreign ones, so that what is missing is not trusted any more.
+/// - Until its first change a source may answer that there is none. A change is complete: the bundle of the
+///   trust domain of the SVID and all foreign ones, so that what is missing is not trusted any more.
+/// - A change that the identity refuses, such as an SVID that is not valid yet, is kept and tried again by the
+///   follower, until there is another one.
 /// - Every change has the SPIFFE ID of the first one.
 /// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken.
 ///   Asking it earlier does no harm. A source wakes from any thread, also while it is asked.
@@ -113,6 +115,9 @@ pub enum FollowError {
     /// The source gave nothing in time.
     #[error("the source gave no SVID in time: check the source, or wait longer")]
     TimedOut,
+    /// The source panicked: the identity follows it no more.
+    #[error("the source has panicked and is not asked any more: correct it, and start a new follower")]
+    Ended,
     /// The system provides no thread.
     #[error("cannot start the thread that follows the source: the system provides none")]
     Thread,
@@ -148,6 +153,7 @@ struct Shared {
 struct State {
     identity: Option<Identity>,
     problem: Option<FollowError>,
+    is_over: bool,
 }
 
 impl Shared {
@@ -183,7 +189,8 @@ impl SvidFollower {
                 drop(state);
                 return Ok(SvidFollower { identity, shared, thread: Some(thread) });
             }
-            let Some(left) = timeout.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+            let left = timeout.checked_sub(begun.elapsed()).filter(|left| !left.is_zero());
+            let Some(left) = left.filter(|_| !state.is_over) else {
                 let problem = state.problem.take().unwrap_or(FollowError::TimedOut);
                 drop(state);
                 end(&shared, thread);
@@ -226,14 +233,45 @@ impl fmt::Debug for SvidFollower {
     }
 }
 
+/// Reports that the thread of a source ended by a panic.
+struct Unwound<'a>(&'a Shared);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.0.state();
+            (state.problem, state.is_over) = (Some(FollowError::Ended), true);
+            drop(state);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// The longest time to the next attempt with an SVID that the identity refused.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+
 fn run(mut source: impl SvidSource, shared: &Shared) {
+    let _unwound = Unwound(shared);
     let waker = Waker::from(Arc::new(Unpark(current())));
     let mut followed: Option<Followed> = None;
+    // The source does not repeat it, and what it lacked may have come since: its bundle, or its time.
+    let mut refused: Option<SvidState> = None;
     while !shared.stop.load(Ordering::Acquire) {
-        let SvidPoll { change, again } = source.poll(SystemTime::now(), &waker);
+        let SvidPoll { change, mut again } = source.poll(SystemTime::now(), &waker);
+        let change = change.map(|change| change.or_else(|| refused.clone()));
+        if let Ok(state) = &change {
+            refused.clone_from(state);
+        }
         match take(change, &mut followed) {
             Ok(false) => {}
             taken => {
+                match taken {
+                    Err(FollowError::Identity(_) | FollowError::Rotate(_)) => {
+                        again = again.min(REFUSED_AGAIN);
+                    }
+                    Err(FollowError::Source(_)) => {}
+                    _ => refused = None,
+                }
                 let mut state = shared.state();
                 state.problem = taken.err();
                 state.identity = followed.as_ref().map(|followed| followed.identity().clone());

@@ -272,6 +272,63 @@ fn an_issuer_that_fails_is_asked_again() {
     assert!(matches!(source.poll(SystemTime::now() + HOUR * 2 / 3, &waker).change, Ok(Some(_))));
 }
 
+/// Gives one state, once, and nothing more for hours.
+struct Once(Option<SvidState>);
+
+impl SvidSource for Once {
+    fn poll(&mut self, _now: SystemTime, _waker: &Waker) -> SvidPoll {
+        SvidPoll::new(Ok(self.0.take()), HOUR)
+    }
+}
+
+fn state(svid: X509Svid, authority: &x0_identity::Authority) -> SvidState {
+    let mut bundles = TrustBundleSet::new();
+    bundles.insert(authority.bundle());
+    SvidState::Held { svid: svid.into(), bundles }
+}
+
+/// The clock of the process lags: the SVID that the source gives is not valid yet, and comes into use when it is.
+#[test]
+fn an_svid_that_was_refused_is_tried_again() {
+    let authority = Domain::new("example.org").authority;
+    // Certificates are backdated by a minute.
+    let ahead = SystemTime::now() + Duration::from_secs(63);
+    let svid = authority.issue_at(&id("spiffe://example.org/web"), HOUR, ahead).unwrap();
+    assert!(svid.not_before() > SystemTime::now());
+    let follower = SvidFollower::start(Once(Some(state(svid.clone(), &authority))), PATIENCE).unwrap();
+    assert_eq!(follower.identity().svid_serial_number(), svid.serial_number());
+    assert!(follower.problem().is_none());
+}
+
+/// Panics at a call.
+struct Panics {
+    given: Option<SvidState>,
+}
+
+impl SvidSource for Panics {
+    fn poll(&mut self, _now: SystemTime, _waker: &Waker) -> SvidPoll {
+        match self.given.take() {
+            Some(state) => SvidPoll::new(Ok(Some(state)), Duration::from_millis(1)),
+            None => panic!("a source with a defect"),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_panics_is_a_problem() {
+    let example = Domain::new("example.org");
+    let given = Some(state(example.svid("web"), &example.authority));
+    match SvidFollower::start(Panics { given }, PATIENCE) {
+        Ok(follower) => until(|| matches!(follower.problem(), Some(FollowError::Ended))),
+        // The second call came before this thread was woken.
+        Err(error) => assert!(matches!(error, FollowError::Ended), "{error}"),
+    }
+    let begun = Instant::now();
+    let error = SvidFollower::start(Panics { given: None }, PATIENCE).unwrap_err();
+    assert!(matches!(error, FollowError::Ended), "{error}");
+    assert!(begun.elapsed() < PATIENCE);
+}
+
 /// A server on a socket in a folder of its own.
 struct Running {
     callers: SharedWorkload,

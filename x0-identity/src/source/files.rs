@@ -41,7 +41,7 @@ enum FileError {
     TrustDomain { path: String, trust_domain: TrustDomain },
 }
 
-/// What distinguishes the content of a file from an earlier one.
+/// The attributes of a file that change with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Version {
     len: u64,

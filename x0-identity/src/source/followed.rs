@@ -20,7 +20,7 @@ pub(crate) struct Followed {
     is_presented: bool,
 }
 
-/// What an identity refused of its source.
+/// The refusal of an identity to follow its source.
 pub(crate) enum Unfollowed {
     Identity(IdentityError),
     Rotate(RotateError),

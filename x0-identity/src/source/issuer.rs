@@ -92,7 +92,7 @@ fn issuing(
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    // A panic of the closure leaves it as it is, and the next attempt calls it again.
+    // A panic of the closure ends the follower, and a handle may replace the closure for another one.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
