@@ -23,6 +23,10 @@ pub const HINT_LEN_MAX: usize = 1024;
 /// The most certificate revocation lists of a workload or a message.
 pub const CRLS_MAX: usize = 1024;
 
+/// The most bytes of all certificate revocation lists of a workload: they share a message with its SVIDs, and
+/// clients of gRPC refuse messages above 4 MiB.
+pub const CRLS_LEN_MAX: usize = 1024 * 1024;
+
 /// The identities and bundles of one workload at one moment: everything that the Workload API answers to it.
 ///
 /// The value is complete and does not change. A rotation builds another one, and the server sends each stream
@@ -157,10 +161,15 @@ impl Workload {
     /// [`RevocationView`](crate::RevocationView). The specification may remove the fields.
     ///
     /// # Errors
-    /// [`WorkloadError::Crls`], when there are more than [`CRLS_MAX`].
+    /// [`WorkloadError::Crls`], when there are more than [`CRLS_MAX`], and [`WorkloadError::CrlsLength`], when
+    /// they have more than [`CRLS_LEN_MAX`] bytes.
     pub fn with_crls(mut self, crls: Vec<Vec<u8>>) -> Result<Workload, WorkloadError> {
         if crls.len() > CRLS_MAX {
             return Err(WorkloadError::Crls { count: crls.len() });
+        }
+        let len = crls.iter().map(Vec::len).fold(0, usize::saturating_add);
+        if len > CRLS_LEN_MAX {
+            return Err(WorkloadError::CrlsLength { len });
         }
         self.crls = crls;
         self.encoded = OnceLock::new();
@@ -324,7 +333,15 @@ pub enum WorkloadError {
         /// The length of the hint, in bytes.
         len: usize,
     },
-    /// There are more certificate revocation lists than [`CRLS_MAX`].
+    /// The certificate revocation lists have more bytes than [`CRLS_LEN_MAX`].
+    #[error(
+        "the certificate revocation lists have {len} bytes, more than the {CRLS_LEN_MAX} allowed: drop some"
+    )]
+    CrlsLength {
+        /// The length of all lists, in bytes.
+        len: usize,
+    },
+    /// The workload has more certificate revocation lists than [`CRLS_MAX`].
     #[error("{count} certificate revocation lists are more than the {CRLS_MAX} allowed: merge or drop some")]
     Crls {
         /// The number of lists.

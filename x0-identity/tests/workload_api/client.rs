@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use x0_identity::workload_api::{
-    CRLS_MAX, ClientAnswer, ClientCall, ClientError, ClientHandleError, ClientInput, ClientOptions,
-    ClientOutput, ClientSession, Code, IdentityFeed, IdentityFeedError, MessageError, Subscription, Workload,
-    WorkloadError, X509Context,
+    CRLS_LEN_MAX, CRLS_MAX, ClientAnswer, ClientCall, ClientError, ClientHandleError, ClientInput,
+    ClientOptions, ClientOutput, ClientSession, Code, IdentityFeed, IdentityFeedError, MessageError,
+    Subscription, Workload, WorkloadError, X509Context,
 };
 use x0_identity::{PeerRole, TrustBundle};
 
@@ -137,7 +137,12 @@ fn api_5_1_revocation_lists_pass_through() {
     assert!(pair.context().crls().is_empty() && bundles(&pair).is_empty());
     let refused = workload.clone().with_crls(vec![Vec::new(); CRLS_MAX + 1]).err();
     assert_eq!(refused, Some(WorkloadError::Crls { count: CRLS_MAX + 1 }));
-    assert!(workload.with_crls(vec![Vec::new(); CRLS_MAX]).is_ok());
+    assert!(workload.clone().with_crls(vec![Vec::new(); CRLS_MAX]).is_ok());
+    // Together, whatever their number.
+    let halves = |more| vec![vec![0; CRLS_LEN_MAX / 2], vec![0; CRLS_LEN_MAX / 2 + more]];
+    assert!(workload.clone().with_crls(halves(0)).is_ok());
+    let refused = workload.with_crls(halves(1)).err();
+    assert_eq!(refused, Some(WorkloadError::CrlsLength { len: CRLS_LEN_MAX + 1 }));
 }
 
 #[test]
