@@ -223,6 +223,28 @@ fn a_signature_of_another_key_issues_nothing() {
     assert_eq!(signer.finish(&unsigned, &[]), Err(FinishError::Signature));
     let signature = root.key.sign(unsigned.to_be_signed()).unwrap();
     assert!(signer.finish(&unsigned, &signature).is_ok());
+    // Each one, also after one that was right.
+    assert_eq!(signer.finish(&unsigned, &[]), Err(FinishError::Signature));
+}
+
+/// A local key that is not that of the certificate issues nothing, even if the signer checks only once.
+#[test]
+fn the_first_signature_of_a_signer_is_checked_in_any_case() {
+    let (root, other) = (Ca::root(&PKCS_ECDSA_P256_SHA256), Ca::root(&PKCS_ECDSA_P256_SHA256));
+    let key = RequestKey::generate().unwrap();
+    let request = IssueRequest::new(id(), CertificateRequest::from_der(key.request()).unwrap(), HOUR);
+    let options = CaSignerOptions::default().check_every_signature(false);
+    let signer = CaSigner::new(root.certificate.clone(), Vec::new(), options).unwrap();
+    let unsigned = signer.begin(&entry(), &request, SystemTime::now()).unwrap();
+    let wrong = other.key.sign(unsigned.to_be_signed()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(signer.finish(&unsigned, &wrong), Err(FinishError::Signature));
+    }
+    let right = root.key.sign(unsigned.to_be_signed()).unwrap();
+    let chain = signer.finish(&unsigned, &right).unwrap();
+    // From here on the signer believes its key, in clones as well: only a peer finds a wrong signature.
+    assert!(signer.clone().finish(&unsigned, &wrong).is_ok());
+    assert_eq!(signer.finish(&unsigned, &right), Ok(chain));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The two phases of signing a certificate: what is to be signed, and the certificate with the signature.
 
 use std::string::ToString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use std::vec;
 use std::vec::Vec;
@@ -21,11 +23,14 @@ pub struct CaSignerOptions {
     /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is
     /// 60 seconds.
     pub backdate: Duration,
+    /// Whether [`CaSigner::finish`] checks every signature, or only the first one of a signer. The default is
+    /// every one.
+    pub check_every_signature: bool,
 }
 
 impl Default for CaSignerOptions {
     fn default() -> CaSignerOptions {
-        CaSignerOptions { backdate: Duration::from_secs(60) }
+        CaSignerOptions { backdate: Duration::from_secs(60), check_every_signature: true }
     }
 }
 
@@ -34,6 +39,16 @@ impl CaSignerOptions {
     #[must_use]
     pub fn backdate(mut self, backdate: Duration) -> CaSignerOptions {
         self.backdate = backdate;
+        self
+    }
+
+    /// Sets [`CaSignerOptions::check_every_signature`]. A check takes more processor time than a signature.
+    /// Without it the first check, which this process makes before it issues anything, finds a key that is not
+    /// that of the certificate. Keep every check for a key that signs elsewhere: in hardware, by several parties,
+    /// or on another machine.
+    #[must_use]
+    pub fn check_every_signature(mut self, checked: bool) -> CaSignerOptions {
+        self.check_every_signature = checked;
         self
     }
 }
@@ -96,6 +111,8 @@ pub struct CaSigner {
     validity: Validity,
     trust_domain: TrustDomain,
     options: CaSignerOptions,
+    /// Whether a signature was checked and was right; clones share it.
+    is_checked: Arc<AtomicBool>,
 }
 
 /// A certificate that is not signed yet.
@@ -144,7 +161,8 @@ impl CaSigner {
         let presented =
             if is_root { Vec::new() } else { [certificate.clone()].into_iter().chain(upstream).collect() };
         let trust_domain = spiffe_id.trust_domain().clone();
-        Ok(CaSigner { validity, algorithm, presented, trust_domain, options, certificate })
+        let is_checked = Arc::default();
+        Ok(CaSigner { validity, algorithm, presented, trust_domain, options, certificate, is_checked })
     }
 
     /// The trust domain of the authority.
@@ -252,7 +270,8 @@ impl CaSigner {
         Ok(UnsignedCertificate { signed })
     }
 
-    /// Checks the signature with the authority's key and returns the chain, the leaf first.
+    /// Checks the signature with the authority's key and returns the chain, the leaf first. Without
+    /// [`CaSignerOptions::check_every_signature`] the signatures after the first that was right are not checked.
     ///
     /// # Errors
     /// [`FinishError`], when the signature is not by the authority's key. Nothing was issued.
@@ -261,9 +280,12 @@ impl CaSigner {
         unsigned: &UnsignedCertificate,
         signature: &[u8],
     ) -> Result<Vec<CertificateDer<'static>>, FinishError> {
-        let authority = Certificate::parse(&self.certificate).map_err(|_| FinishError::Signature)?;
-        if !self.algorithm.verifies(authority.public_key, &unsigned.signed, signature) {
-            return Err(FinishError::Signature);
+        if self.options.check_every_signature || !self.is_checked.load(Ordering::Relaxed) {
+            let authority = Certificate::parse(&self.certificate).map_err(|_| FinishError::Signature)?;
+            if !self.algorithm.verifies(authority.public_key, &unsigned.signed, signature) {
+                return Err(FinishError::Signature);
+            }
+            self.is_checked.store(true, Ordering::Relaxed);
         }
         let leaf = sequence(&[&unsigned.signed, &sequence(&[self.algorithm.signature()]), &bits(signature)]);
         Ok([leaf.into()].into_iter().chain(self.presented.iter().cloned()).collect())
