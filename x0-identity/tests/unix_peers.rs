@@ -336,7 +336,7 @@ impl Running {
 
     /// Whether a client of this process receives `PermissionDenied`, and no SVID before.
     fn denies(&self) -> bool {
-        let (client, begun) = (self.client(), std::time::Instant::now());
+        let (client, begun) = (self.client(), Instant::now());
         loop {
             match client.x509_context(Duration::from_millis(20)) {
                 Err(WaitError::Denied) => return true,
@@ -378,7 +378,7 @@ fn callers_receive_what_their_selectors_match() {
     // The end of the entry reaches the stream that is open.
     running.registry.write().unwrap().remove(&web());
     running.server.refresh();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while client.x509_context(Duration::from_millis(50)).is_ok() {
         assert!(begun.elapsed() < PATIENCE, "the SVID was not redacted");
     }
