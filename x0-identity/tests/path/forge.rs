@@ -4,16 +4,44 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
 
 use pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, PrivatePkcs8KeyDer,
+    SignatureVerificationAlgorithm, alg_id,
 };
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 /// A moment within the validity of every certificate that says nothing else: 2033-05-18T03:33:20Z.
 pub(crate) const NOW: i64 = 2_000_000_000;
 
-/// Keys of ECDSA P-256. A certificate says which one is its own and which one signs it.
-static KEYS: LazyLock<Vec<KeyPair>> =
-    LazyLock::new(|| (0..12).map(|_| KeyPair::generate().unwrap()).collect());
+/// Keys: 12 of ECDSA P-256, then those of [`P384`] to [`RSA_SHA512`]. A certificate says which one is its own
+/// and which one signs it.
+static KEYS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
+    let rsa = PrivatePkcs8KeyDer::from(&include_bytes!("../data/rsa.der")[..]);
+    let rsa = |algorithm| KeyPair::from_pkcs8_der_and_sign_algo(&rsa.clone_key(), algorithm).unwrap();
+    let mut keys: Vec<KeyPair> = (0..12).map(|_| KeyPair::generate().unwrap()).collect();
+    keys.push(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap());
+    keys.push(KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
+    keys.extend([&rcgen::PKCS_RSA_SHA256, &rcgen::PKCS_RSA_SHA384, &rcgen::PKCS_RSA_SHA512].map(rsa));
+    keys
+});
+
+pub(crate) const P384: usize = 12;
+pub(crate) const ED25519: usize = 13;
+/// The same key as [`RSA_SHA384`] and [`RSA_SHA512`], of 2048 bits.
+pub(crate) const RSA_SHA256: usize = 14;
+pub(crate) const RSA_SHA384: usize = 15;
+pub(crate) const RSA_SHA512: usize = 16;
+
+/// The `AlgorithmIdentifier` of the signatures of a key.
+pub(crate) fn algorithm_of(key: usize) -> &'static [u8] {
+    match key {
+        P384 => ECDSA_SHA384,
+        ED25519 => &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70],
+        RSA_SHA256 => &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0],
+        RSA_SHA384 => &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 12, 5, 0],
+        RSA_SHA512 => &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 13, 5, 0],
+        _ => ECDSA_SHA256,
+    }
+}
 
 /// The `SubjectPublicKeyInfo` of each.
 static KEY_INFOS: LazyLock<Vec<Vec<u8>>> =
@@ -162,7 +190,7 @@ impl Forge {
         Forge {
             version: tlv(0xa0, &[2, 1, 2]),
             serial: tlv(2, &[1 + u8::try_from(key).unwrap()]),
-            algorithm: ECDSA_SHA256.to_vec(),
+            algorithm: algorithm_of(signer).to_vec(),
             outer_algorithm: None,
             issuer: name(issuer),
             not_before: moment(NOW - 3600),
@@ -192,6 +220,7 @@ impl Forge {
         let mut forge = Forge::root(subject, key);
         forge.issuer.clone_from(&issuer.subject);
         forge.signer = issuer.key;
+        forge.algorithm = algorithm_of(issuer.key).to_vec();
         forge
     }
 
@@ -200,6 +229,12 @@ impl Forge {
             .set(19, true, &sequence(&[&[1, 1, 0xff]]))
             .set(15, true, &tlv(3, KEY_CERT_SIGN))
             .set(17, false, &sequence(&[&uri("spiffe://example.org")]))
+    }
+
+    /// Another key of its own.
+    pub(crate) fn key(mut self, key: usize) -> Forge {
+        self.key = key;
+        self
     }
 
     /// Replaces the extension, or adds it.

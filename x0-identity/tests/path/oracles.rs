@@ -228,6 +228,7 @@ const OPENSSL: &[Difference] = &[
         true,
         "ignores parameters (RFC 5758 §3.2: MUST omit)",
     ),
+    differs("RFC 8410 §3", "Ed25519 with parameters", true, "ignores parameters (§3: MUST be absent)"),
 ];
 
 const GO: &[Difference] = &[

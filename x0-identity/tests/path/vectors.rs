@@ -3,8 +3,9 @@
 use pki_types::CertificateDer;
 
 use super::forge::{
-    ANY_USAGE, CLIENT_AUTH, DIGITAL_SIGNATURE, ECDSA_SHA384, Forge, KEY_CERT_SIGN, LEAF_URI, NOW,
-    SERVER_AUTH, extension, extension_of, generalized, moment, name, rdn, sequence, tlv, uri,
+    ANY_USAGE, CLIENT_AUTH, DIGITAL_SIGNATURE, ECDSA_SHA384, ED25519, Forge, KEY_CERT_SIGN, LEAF_URI, NOW,
+    P384, RSA_SHA256, RSA_SHA384, RSA_SHA512, SERVER_AUTH, algorithm_of, extension, extension_of,
+    generalized, moment, name, rdn, sequence, tlv, uri,
 };
 
 /// A chain, a bundle, a moment, and what a verifier says of them.
@@ -87,6 +88,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     extensions(&mut table);
     encodings(&mut table);
     signatures(&mut table);
+    key_algorithms(&mut table);
     costly(&mut table);
     table.vectors
 }
@@ -1088,6 +1090,98 @@ fn signatures(table: &mut Table) {
     let md5 = sequence(&[&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4], &[5, 0]]);
     table.leaf("MD5 with RSA", false, |leaf| leaf.with(|leaf| leaf.algorithm = md5));
     table.leaf("no algorithm", false, |leaf| leaf.with(|leaf| leaf.algorithm = sequence(&[])));
+}
+
+/// Keys and signatures of every algorithm: of authorities, signers and leaves.
+fn key_algorithms(table: &mut Table) {
+    type Damage = fn(Vec<u8>) -> Vec<u8>;
+    let damages: [(&str, Damage); 5] = [
+        ("a changed bit", |mut signature| {
+            signature[7] ^= 1;
+            signature
+        }),
+        ("a byte behind", |signature| [signature, vec![0]].concat()),
+        ("cut short", |mut signature| {
+            signature.pop();
+            signature
+        }),
+        ("nothing", |_| Vec::new()),
+        ("zeros", |signature| vec![0; signature.len()]),
+    ];
+    let root = table.root.clone();
+    for (name, key) in [
+        ("P-384", P384),
+        ("Ed25519", ED25519),
+        ("RSA with SHA-256", RSA_SHA256),
+        ("RSA with SHA-384", RSA_SHA384),
+        ("RSA with SHA-512", RSA_SHA512),
+    ] {
+        table.section = "RFC 5480 §2, RFC 8410 §3, RFC 4055 §5";
+        let authority = Forge::root("root", key);
+        let leaf = Forge::leaf(&authority);
+        table.push(format!("an authority of {name}"), &[&leaf], &[&authority], NOW, true);
+        let signer = Forge::signer("signer", key, &root);
+        table.push(format!("a signer of {name}"), &[&Forge::leaf(&signer), &signer], &[&root], NOW, true);
+        table.leaf(format!("a leaf of {name}"), true, |leaf| leaf.key(key));
+        let all = [&Forge::leaf(&signer).key(key), &signer];
+        table.push(format!("a leaf and a signer of {name}"), &all, &[&root], NOW, true);
+        let below = Forge::signer("signer", 2, &authority);
+        let chain = [&Forge::leaf(&below), &below];
+        table.push(format!("a signer below an authority of {name}"), &chain, &[&authority], NOW, true);
+
+        table.section = "RFC 5280 §6.1.3 (a) (1), RFC 5480 §2, RFC 8410 §6, RFC 4055 §5";
+        for (damage, change) in damages {
+            let leaf = leaf.clone().with(|leaf| leaf.signature = change);
+            table.push(format!("a signature of {name}: {damage}"), &[&leaf], &[&authority], NOW, false);
+            let signer = Forge::signer("signer", 2, &authority).with(|signer| signer.signature = change);
+            let chain = [&Forge::leaf(&signer), &signer];
+            table.push(format!("a signer signed by {name}: {damage}"), &chain, &[&authority], NOW, false);
+        }
+        // A signature of another key under the name of this one, and of this one under another name.
+        for (other, named) in [("P-256", 1), ("P-384", P384), ("Ed25519", ED25519), ("RSA", RSA_SHA256)] {
+            let is_same = named == key || (named == RSA_SHA256 && key > RSA_SHA256);
+            if !is_same {
+                let signed = leaf.clone().with(|leaf| leaf.signer = named);
+                table.push(
+                    format!("{other} signed in the name of {name}"),
+                    &[&signed],
+                    &[&authority],
+                    NOW,
+                    false,
+                );
+                let named = leaf.clone().with(|leaf| leaf.algorithm = algorithm_of(named).to_vec());
+                table.push(format!("{name} under the name of {other}"), &[&named], &[&authority], NOW, false);
+            }
+        }
+    }
+    // The hash that is named is the hash that was signed.
+    let authority = Forge::root("root", RSA_SHA256);
+    for (name, key) in [("SHA-384", RSA_SHA384), ("SHA-512", RSA_SHA512)] {
+        let leaf = Forge::leaf(&authority).with(|leaf| leaf.algorithm = algorithm_of(key).to_vec());
+        table.push(format!("RSA with SHA-256 under the name of {name}"), &[&leaf], &[&authority], NOW, false);
+    }
+    // An authority of each kind above a leaf, over signers of the others.
+    table.section = "RFC 5280 §6.1";
+    let kinds = [P384, ED25519, RSA_SHA256, 2];
+    for turn in 0..kinds.len() {
+        let key = |place: usize| kinds[(turn + place) % kinds.len()];
+        let authority = Forge::root("root", key(0));
+        let upper = Forge::signer("upper", key(1), &authority);
+        let lower = Forge::signer("lower", key(2), &upper);
+        let leaf = Forge::leaf(&lower).key(key(3));
+        table.push(format!("four kinds of keys, {turn}"), &[&leaf, &lower, &upper], &[&authority], NOW, true);
+    }
+    // RFC 8410 §3: no parameters. RFC 4055 §5: absent ones are accepted as well.
+    table.section = "RFC 8410 §3";
+    let authority = Forge::root("root", ED25519);
+    let leaf =
+        Forge::leaf(&authority).with(|leaf| leaf.algorithm = sequence(&[&[6, 3, 0x2b, 0x65, 0x70], &[5, 0]]));
+    table.push("Ed25519 with parameters", &[&leaf], &[&authority], NOW, false);
+    table.section = "RFC 4055 §5";
+    let authority = Forge::root("root", RSA_SHA256);
+    let absent = sequence(&[&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11]]);
+    let leaf = Forge::leaf(&authority).with(|leaf| leaf.algorithm = absent);
+    table.push("RSA with absent parameters", &[&leaf], &[&authority], NOW, true);
 }
 
 /// Names and constraints that take long to compare. The signatures come after the names, so that nobody has
