@@ -72,7 +72,7 @@ pub struct CertificateAttestor {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateAttestError {
-    /// There is no certificate, or more than eight.
+    /// The evidence has no certificate, or more than eight.
     #[error("the evidence has {count} certificates: present the device's own, and up to seven issuers")]
     Count {
         /// The number of certificates.

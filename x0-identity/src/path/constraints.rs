@@ -92,7 +92,7 @@ struct Subtrees<'a> {
 struct Base<'a> {
     /// The tag of its `GeneralName`.
     form: u8,
-    /// Its content; the canonical form of a directory name.
+    /// The content of the `GeneralName`; the canonical form of a directory name.
     content: Cow<'a, [u8]>,
     /// The position of the last `@` in a base for e-mail addresses.
     at: Option<usize>,
