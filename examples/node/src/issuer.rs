@@ -10,12 +10,13 @@ pub(crate) use self::serve::{read_frame, write_frame};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
-use x0_identity::tpm::{PendingTpm, TpmAnswer, TpmEvidence};
+use anyhow::{Context, Result, bail};
+use rustls::pki_types::CertificateDer;
 use x0_identity::{
-    Authority, CaSigner, CaSignerOptions, CertificateRequest, Identity, IssuanceServer, IssuanceServerInput,
-    IssuanceServerOptions, IssuanceServerOutput, IssueRequest, MemoryRegistry, PresentedEvidence, Proof,
-    RegistrationEntry, RequestKey, SpiffeId, TrustBundle, TrustDomain, X509Svid,
+    Attestation, Attestor, Attestors, Authority, CaSigner, CaSignerOptions, CertificateRequest, EvidenceKind,
+    Identity, IssuanceServer, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput, IssueRequest,
+    MemoryRegistry, PeerRole, PresentedEvidence, RegistrationEntry, RequestKey, SpiffeId, SvidAttestor,
+    TrustBundle, TrustDomain, X509Svid,
 };
 
 use self::entries::Entries;
@@ -80,14 +81,89 @@ struct Exchange {
     issuer: Issuer,
     authority: Authority,
     engine: IssuanceServer<MemoryRegistry>,
-    pending: Box<PendingTpm>,
+    attestors: FolderAttestors,
 }
 
-/// The judgement of an attestor about evidence.
-enum Verdict {
-    Proved(Proof),
-    Refused(String),
-    Challenge(Vec<u8>, Box<PendingTpm>),
+/// The attestors of the folder of `init`.
+struct FolderAttestors {
+    attestors: Attestors,
+    entries: Arc<Mutex<Locked>>,
+}
+
+/// The entries that a request is decided by, locked until it is, and the error of this issuer that is not for
+/// the workload.
+struct Locked {
+    entries: Option<Entries>,
+    failure: Option<anyhow::Error>,
+}
+
+/// The join tokens of the folder. A redeemed one is written before the answer: a token must not serve another
+/// key after a crash.
+struct FolderTokens(Arc<Mutex<Locked>>);
+
+impl Attestor for FolderTokens {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::JoinToken
+    }
+
+    fn attest(&mut self, evidence: &PresentedEvidence, now: SystemTime) -> Attestation {
+        let mut locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Locked { entries, failure } = &mut *locked;
+        let Some(entries) = entries else {
+            return Attestation::Refused("the request is over: send it again".to_owned());
+        };
+        let attestation = Attestor::attest(&mut entries.tokens, evidence, now);
+        if matches!(attestation, Attestation::Proved(_))
+            && let Err(error) = entries.save()
+        {
+            *failure = Some(error);
+            return Attestation::Refused("the issuer cannot use its join tokens: try again later".to_owned());
+        }
+        attestation
+    }
+}
+
+impl FolderAttestors {
+    /// The attestors by the entries as they are now, which stay locked.
+    fn new(issuer: &Issuer, entries: Entries) -> FolderAttestors {
+        let enrolled = entries.enrolled();
+        let entries = Arc::new(Mutex::new(Locked { entries: Some(entries), failure: None }));
+        let attestors = Attestors::new()
+            .with(FolderTokens(Arc::clone(&entries)))
+            .with(SvidAttestor::new(issuer.identity.verifier(), issuer.grace))
+            .with(enrolled);
+        FolderAttestors { attestors, entries }
+    }
+
+    /// Answers outputs of the engine until one is for the peer. The entries are unlocked then.
+    fn drive(
+        &mut self,
+        engine: &mut IssuanceServer<MemoryRegistry>,
+        authority: &Authority,
+    ) -> Result<IssuanceServerOutput> {
+        loop {
+            let input = match engine.poll_output().context("the engine of the issuer has no answer")? {
+                IssuanceServerOutput::Attest { id, evidence, .. } => {
+                    self.attestors.attest(id, &evidence, wall())
+                }
+                IssuanceServerOutput::Examine { id, response } => {
+                    self.attestors.examine(id, &response, wall())
+                }
+                IssuanceServerOutput::Sign { id, to_be_signed } => {
+                    IssuanceServerInput::Signed { id, signature: authority.sign(&to_be_signed).ok() }
+                }
+                output => {
+                    self.entries.lock().unwrap_or_else(PoisonError::into_inner).entries = None;
+                    return Ok(output);
+                }
+            };
+            let failure = self.entries.lock().unwrap_or_else(PoisonError::into_inner).failure.take();
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            engine.handle(Duration::ZERO, input)?;
+        }
+    }
 }
 
 impl Issuer {
@@ -114,84 +190,34 @@ impl Issuer {
         Ok(self.identity.rotate(own)?)
     }
 
+    /// Whether the SVID of a connection would be accepted now, with the revocations that are on disk.
+    fn admit(&self, chain: &[CertificateDer<'_>]) -> Result<()> {
+        self.identity.set_revocations(revoked(&self.layout)?);
+        let admitted = self.identity.admit(chain, PeerRole::Client, SystemTime::now());
+        admitted.map(drop).context("the SVID of the connection is not valid any more")
+    }
+
     /// Begins with one request. What is on disk is read each time, so that commands beside the issuer take
     /// effect.
     fn begin(&self, peer: Option<SpiffeId>, binding: [u8; 32], bytes: Vec<u8>) -> Result<Step> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (authority, bundle) = files(&self.layout)?;
         self.identity.set_revocations(revoked(&self.layout)?);
-        let mut entries = Entries::open(&self.layout)?;
-        let wall = wall();
+        let entries = Entries::open(&self.layout)?;
         let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), signer_options())?;
         let options = IssuanceServerOptions::default();
         let mut engine = IssuanceServer::new(signer, entries.registry.clone(), bundle, options);
-        let mut pending = None;
+        let mut attestors = FolderAttestors::new(self, entries);
+        let wall = wall();
         engine.handle(Duration::ZERO, IssuanceServerInput::Request { id: 0, peer, binding, bytes, wall })?;
-        loop {
-            let input = match engine.poll_output().context("the engine of the issuer has no answer")? {
-                IssuanceServerOutput::Attest { id, evidence, .. } => {
-                    match self.attest(&mut entries, &evidence, SystemTime::UNIX_EPOCH + wall)? {
-                        Verdict::Proved(proof) => IssuanceServerInput::Attested { id, proof, wall },
-                        Verdict::Refused(why) => IssuanceServerInput::NotAttested { id, why },
-                        Verdict::Challenge(challenge, of_tpm) => {
-                            pending = Some(of_tpm);
-                            IssuanceServerInput::Challenge { id, challenge }
-                        }
-                    }
-                }
-                IssuanceServerOutput::Challenge { bytes, .. } => {
-                    let pending = pending.take().context("the engine of the issuer has no challenge")?;
-                    let issuer = self.clone();
-                    let exchange = Box::new(Exchange { issuer, authority, engine, pending });
-                    return Ok(Step::Challenged { bytes, exchange });
-                }
-                output => match answer(&authority, output) {
-                    Some(Next::Input(input)) => input,
-                    Some(Next::Answered(answered)) => return Ok(Step::Answered(answered)),
-                    None => continue,
-                },
-            };
-            engine.handle(Duration::ZERO, input)?;
+        match attestors.drive(&mut engine, &authority)? {
+            IssuanceServerOutput::Challenge { bytes, .. } => {
+                let issuer = self.clone();
+                let exchange = Box::new(Exchange { issuer, authority, engine, attestors });
+                Ok(Step::Challenged { bytes, exchange })
+            }
+            output => Ok(Step::Answered(answered(output)?)),
         }
-    }
-
-    /// What the evidence proves, or why it is not accepted. An error is one of this issuer.
-    fn attest(
-        &self,
-        entries: &mut Entries,
-        evidence: &PresentedEvidence,
-        now: SystemTime,
-    ) -> Result<Verdict> {
-        Ok(match evidence {
-            PresentedEvidence::JoinToken { token, public_key_info } => {
-                match entries.tokens.redeem(token, public_key_info, now) {
-                    Ok(selector) => {
-                        // Before the answer: a token must not serve another key after a crash.
-                        entries.save()?;
-                        Verdict::Proved(Proof::Selectors([selector].into()))
-                    }
-                    Err(error) => Verdict::Refused(error.to_string()),
-                }
-            }
-            PresentedEvidence::Svid(chain) => {
-                let holder = self.identity.verifier().verify_with_grace(chain, self.grace, now);
-                match holder {
-                    Ok(holder) => Verdict::Proved(Proof::Holder(holder)),
-                    Err(error) => Verdict::Refused(format!("the earlier SVID: {error:?}")),
-                }
-            }
-            PresentedEvidence::Tpm { evidence, binding } => {
-                let begun = TpmEvidence::from_bytes(evidence).map_err(|error| error.to_string());
-                let begun = begun.and_then(|evidence| {
-                    entries.enrolled().begin(&evidence, binding).map_err(|error| error.to_string())
-                });
-                match begun {
-                    Ok((challenge, pending)) => Verdict::Challenge(challenge.to_bytes(), Box::new(pending)),
-                    Err(why) => Verdict::Refused(why),
-                }
-            }
-            _ => Verdict::Refused("the issuer has no attestor for this evidence".to_owned()),
-        })
     }
 }
 
@@ -201,51 +227,17 @@ impl Exchange {
         let _turn = self.issuer.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry may have been removed meanwhile.
         *self.engine.registry_mut() = Entries::open(&self.issuer.layout)?.registry;
-        let (mut pending, wall) = (Some(self.pending), wall());
         self.engine.handle(Duration::ZERO, IssuanceServerInput::Response { id: 0, bytes })?;
-        loop {
-            let output = self.engine.poll_output().context("the engine of the issuer has no answer")?;
-            let input = match output {
-                IssuanceServerOutput::Examine { id, response } => {
-                    let pending = pending.take().context("the engine of the issuer examines twice")?;
-                    let examined = TpmAnswer::from_bytes(&response).map_err(|error| error.to_string());
-                    let examined = examined
-                        .and_then(|answer| pending.finish(&answer).map_err(|error| error.to_string()));
-                    match examined {
-                        Ok(selectors) => {
-                            let proof = Proof::Selectors(selectors);
-                            IssuanceServerInput::Attested { id, proof, wall }
-                        }
-                        Err(why) => IssuanceServerInput::NotAttested { id, why },
-                    }
-                }
-                output => match answer(&self.authority, output) {
-                    Some(Next::Input(input)) => input,
-                    Some(Next::Answered(answered)) => return Ok(answered),
-                    None => continue,
-                },
-            };
-            self.engine.handle(Duration::ZERO, input)?;
-        }
+        answered(self.attestors.drive(&mut self.engine, &self.authority)?)
     }
 }
 
-/// The step after an output that needs no attestor.
-enum Next {
-    Input(IssuanceServerInput),
-    Answered(Answered),
-}
-
-fn answer(authority: &Authority, output: IssuanceServerOutput) -> Option<Next> {
+/// What the peer is answered.
+fn answered(output: IssuanceServerOutput) -> Result<Answered> {
     match output {
-        IssuanceServerOutput::Sign { id, to_be_signed } => {
-            let signature = authority.sign(&to_be_signed).ok();
-            Some(Next::Input(IssuanceServerInput::Signed { id, signature }))
-        }
-        IssuanceServerOutput::Answer { bytes, issued, .. } => {
-            Some(Next::Answered(Answered { bytes, issued }))
-        }
-        _ => None,
+        IssuanceServerOutput::Answer { bytes, issued, .. } => Ok(Answered { bytes, issued }),
+        // A challenge has one response.
+        _ => bail!("the engine of the issuer has no answer"),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The listener of the issuer. It decides nothing: requests go to the engine.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,6 +26,8 @@ const CONNECTIONS_MAX: usize = 64;
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Most requests of one connection.
 const REQUESTS_MAX: usize = 64;
+/// The time after which the SVID of a connection is validated again, before the next request is carried out.
+const ADMITTED_FOR: Duration = Duration::from_secs(1);
 /// How often the issuer takes a new SVID, and reads its files for that.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
@@ -108,6 +111,9 @@ async fn connection(
         Err(error) => return served(Err(error)),
     };
     let requests_max = if peer.is_some() { REQUESTS_MAX } else { 1 };
+    let chain: Vec<CertificateDer<'static>> =
+        stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    let mut admitted = Instant::now();
     for number in 0..requests_max {
         let frame = timeout(REQUEST_LIMIT, read_frame(&mut stream, ISSUANCE_REQUEST_LEN_MAX)).await;
         let bytes = match frame {
@@ -119,6 +125,13 @@ async fn connection(
             }
             Err(_) => return served(Err(anyhow::anyhow!("the peer was too slow"))),
         };
+        // An SVID that expired or was revoked since the handshake renews nothing.
+        if peer.is_some() && admitted.elapsed() > ADMITTED_FOR {
+            if let Err(error) = issuer.admit(&chain) {
+                return served(Err(error));
+            }
+            admitted = Instant::now();
+        }
         let answered =
             timeout(REQUEST_LIMIT, request(&mut stream, issuer, peer.clone(), binding, bytes)).await;
         let answered = answered.unwrap_or_else(|_| Err(anyhow::anyhow!("the peer was too slow")));
