@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -18,6 +19,28 @@ use crate::log::Log;
 const KEYSPACE: &str = "x0-bundles";
 /// The mark in the file of a bundle, before its sequence number.
 const MARK: &str = "# sequence ";
+/// The second line of a bundle that an issuer gave in the place of the published one of that number.
+const OF_ISSUER: &str = "# of the issuer, in the place of the published bundle\n";
+
+/// Held while the file of a bundle is read to be replaced: the follower and the renewal of the SVID are two
+/// tasks of a node.
+static REPLACING: Mutex<()> = Mutex::new(());
+
+/// Lets this thread alone replace files of bundles until the guard is dropped.
+pub(crate) fn replacing() -> MutexGuard<'static, ()> {
+    REPLACING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The content of the file of a bundle at one moment: it may be replaced at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The sequence number; 0 of one that was never published.
+    pub(crate) sequence: u64,
+    /// Whether the published bundle of the number is that of the file. Another one must not be served under it
+    /// (Trust Domain and Bundle §4.1.1).
+    pub(crate) is_published: bool,
+    pub(crate) bundle: TrustBundle,
+}
 
 /// The keyspace of the bundles.
 pub(crate) fn keyspace(store: &Store) -> Result<CrdtStore> {
@@ -37,12 +60,12 @@ pub(crate) fn sequence(path: &Path) -> Result<u64> {
     Ok(sequence_of(&text))
 }
 
-/// The sequence number and the bundle of one moment: the file may be replaced at any time.
-pub(crate) fn read(path: &Path, trust_domain: TrustDomain) -> Result<(u64, TrustBundle)> {
+/// Reads the file of a bundle.
+pub(crate) fn read(path: &Path, trust_domain: TrustDomain) -> Result<Stored> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let bundle = TrustBundle::from_pem(trust_domain, text.as_bytes())
         .with_context(|| format!("{} is not a trust bundle", path.display()))?;
-    Ok((sequence_of(&text), bundle))
+    Ok(Stored { sequence: sequence_of(&text), is_published: !text.contains(OF_ISSUER), bundle })
 }
 
 fn sequence_of(text: &str) -> u64 {
@@ -52,6 +75,12 @@ fn sequence_of(text: &str) -> u64 {
 /// Writes a bundle with its number.
 pub(crate) fn write(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<()> {
     write_public(path, &format!("{MARK}{sequence}\n{}", bundle.to_pem()))
+}
+
+/// Writes a bundle that an issuer gave, in the place of the published one of this number. The next one that is
+/// published replaces it.
+pub(crate) fn write_of_issuer(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<()> {
+    write_public(path, &format!("{MARK}{sequence}\n{OF_ISSUER}{}", bundle.to_pem()))
 }
 
 /// Follows the bundles on a task of the runtime, until the store is closed.
@@ -95,7 +124,11 @@ impl Follower for Bundles {
             let path = self.path.clone();
             let bundle = current.clone();
             // Writing waits for the disk.
-            tokio::task::spawn_blocking(move || write(&path, newest, &bundle)).await??;
+            let replace = move || {
+                let _replacing = replacing();
+                write(&path, newest, &bundle)
+            };
+            tokio::task::spawn_blocking(replace).await??;
             self.log.event("bundle-received", format!("sequence={newest}"));
         }
         // Anyone who may write to the store may remove a key, and must not keep a bundle from others with it.

@@ -93,12 +93,13 @@ impl Endpoint {
     pub(super) fn publish(&self) -> Result<()> {
         self.server.set_config(tls(&self.config, &self.identity)?);
         let trusted = self.identity.trust_bundle();
-        let (sequence, stored) = bundles::read(&self.bundle, trusted.trust_domain().clone())?;
+        let stored = bundles::read(&self.bundle, trusted.trust_domain().clone())?;
         // The number in the file is that of the bundle in the file: one that is not in use yet, or was
-        // refused, is not what this node trusts.
-        if stored != trusted {
+        // refused, is not what this node trusts, and one of the issuer is not that of the number.
+        if stored.bundle != trusted || !stored.is_published {
             return Ok(());
         }
+        let sequence = stored.sequence;
         let bundle =
             SpiffeBundle::new(trusted).with_refresh_hint(Duration::from_secs(self.config.refresh_hint_s));
         // A bundle that was never published has no number that changes with it.

@@ -259,7 +259,7 @@ impl Renewer {
                         }
                         Err(error) => {
                             self.log.event("issuance-failed", format!("why={}", causes(&error)));
-                            failed(exchange, ExchangeFailure::Unreachable)
+                            failed(exchange, ExchangeFailure::Unusable)
                         }
                     }
                 }
@@ -331,7 +331,7 @@ impl Renewer {
     /// Stores the bundle and then the SVID, if they are an identity together.
     fn install(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<()> {
         Identity::new(svid.clone(), bundle.clone()).context("the issuer's bundle does not trust its SVID")?;
-        store_bundle(&self.bundle, self.trusted().ok(), svid, bundle)?;
+        store_bundle(&self.bundle, svid, bundle)?;
         write_private(&self.svid, &svid.to_pem())?;
         remove(&self.key())?;
         let until = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -344,21 +344,21 @@ impl Renewer {
 /// Stores the bundle of an issuer. A bundle that was published has a sequence number, and the next one comes
 /// from the store of the cluster: an issuer that lags must not bring an authority back that left. Only a
 /// bundle that does not trust the new SVID is replaced, and keeps its number, so that what was published
-/// before does not count again.
-fn store_bundle(
-    path: &Path,
-    held: Option<TrustBundle>,
-    svid: &X509Svid,
-    offered: &TrustBundle,
-) -> Result<()> {
+/// before does not count again; it is marked, so that it is not served under that number.
+fn store_bundle(path: &Path, svid: &X509Svid, offered: &TrustBundle) -> Result<()> {
+    let _replacing = bundles::replacing();
+    let (sequence, held) = match bundles::read(path, offered.trust_domain().clone()) {
+        Ok(stored) => (stored.sequence, Some(stored.bundle)),
+        Err(_) if path.exists() => (bundles::sequence(path)?, None),
+        Err(_) => (0, None),
+    };
     if held.as_ref() == Some(offered) {
         return Ok(());
     }
-    let sequence = if path.exists() { bundles::sequence(path)? } else { 0 };
     let trusts = |held: TrustBundle| Identity::new(svid.clone(), held).is_ok();
     match held.map(trusts) {
         Some(true) if sequence > 0 => Ok(()),
-        _ if sequence > 0 => bundles::write(path, sequence, offered),
+        _ if sequence > 0 => bundles::write_of_issuer(path, sequence, offered),
         _ => write_public(path, &offered.to_pem()),
     }
 }
@@ -406,7 +406,7 @@ mod tests {
         both.extend(&old.bundle()).unwrap();
         let held = || load_bundle(domain(), &path).ok();
         let store = |offered: &TrustBundle| {
-            store_bundle(&path, held(), &svid, offered).unwrap();
+            store_bundle(&path, &svid, offered).unwrap();
             (bundles::sequence(&path).unwrap(), held().unwrap())
         };
         // Without a file, and without a number.
@@ -420,5 +420,13 @@ mod tests {
         // A bundle that does not trust the SVID serves nobody.
         bundles::write(&path, 3, &old.bundle()).unwrap();
         assert_eq!(store(&both), (3, both.clone()));
+        // What it took is not the published bundle of that number, until the next one is.
+        let stored = || bundles::read(&path, domain()).unwrap();
+        assert!(!stored().is_published);
+        bundles::write(&path, 4, &new.bundle()).unwrap();
+        assert!(stored().is_published);
+        // A damaged file keeps its number.
+        std::fs::write(&path, "# sequence 4\nno PEM\n-----BEGIN CERTIFICATE-----").unwrap();
+        assert_eq!(store(&both), (4, both));
     }
 }
