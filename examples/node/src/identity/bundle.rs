@@ -22,6 +22,8 @@ use crate::init::{self, Layout};
 use crate::member;
 use crate::report::Asker;
 
+/// How often the table of the members is read again while a step waits.
+const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// The pause between two questions to a node.
 const POLL: Duration = Duration::from_millis(200);
 /// The time for an answer of a node.
@@ -322,7 +324,8 @@ fn ready(reports: &[(NodeId, Option<Report>)], what: &str, is_ready: impl Fn(&Re
     )
 }
 
-/// Waits until every member has taken a step, also those that are added meanwhile, and prints each that has.
+/// Waits until every member has taken a step, as the table of the members has them at that moment, and prints
+/// each that has.
 pub(crate) async fn wait(
     args: &BundleArgs,
     config: &ClientConfig,
@@ -331,13 +334,10 @@ pub(crate) async fn wait(
 ) -> Result<()> {
     let (layout, limit) = (args.layout()?, Duration::from_secs(args.wait_seconds));
     let (begun, mut done) = (Instant::now(), Vec::new());
-    loop {
-        let config = current(config, &layout).await?;
-        if !done.is_empty() && config.members.iter().all(|member| done.contains(&member.node)) {
-            return Ok(());
-        }
-        let mut members = Members::new(&config)?;
-        loop {
+    let mut table = current(config, &layout).await?;
+    while done.is_empty() || !table.members.iter().all(|member| done.contains(&member.node)) {
+        let (mut members, looked) = (Members::new(&table)?, Instant::now());
+        let open = loop {
             let reports = members.reports().await?;
             for (node, report) in &reports {
                 if report.as_ref().is_some_and(&is_done) && !done.contains(node) {
@@ -347,19 +347,26 @@ pub(crate) async fn wait(
             }
             let open: Vec<NodeId> =
                 reports.iter().map(|(node, _)| *node).filter(|node| !done.contains(node)).collect();
-            if open.is_empty() {
-                break;
-            }
-            if begun.elapsed() > limit {
-                let open = open.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-                bail!(
-                    "not confirmed by {open} within {} s; `x0-node bundle show` shows the progress, and the next step is refused until then",
-                    limit.as_secs()
-                );
+            if open.is_empty() || looked.elapsed() > TABLE_EVERY {
+                break open;
             }
             tokio::time::sleep(POLL).await;
+        };
+        if !open.is_empty() && begun.elapsed() > limit {
+            let open = open.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+            bail!(
+                "not confirmed by {open} within {} s; `x0-node bundle show` shows the progress, and the next step is refused until then",
+                limit.as_secs()
+            );
+        }
+        // Members may have been added or removed. While some are waited for, the table may be out of reach.
+        match current(config, &layout).await {
+            Ok(next) => table = next,
+            Err(_) if !open.is_empty() => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// The members of a configuration, to be asked.
