@@ -1,5 +1,6 @@
-//! Rotates two identities a hundred times while connections are made between them over loopback, as fast as
-//! the machine makes them: `cargo run --release -p x0-identity --features rustls,authority --example rotate`.
+//! Rotates two identities a hundred times, replaces the authority of their trust domain, and begins and ends a
+//! federation, while connections are made between them over loopback, as fast as the machine makes them:
+//! `cargo run --release -p x0-identity --features rustls,authority --example rotate`.
 //!
 //! Prints what was seen. Exits with 1 when a connection failed, or fewer than 200 a second were made.
 #![allow(clippy::print_stdout, reason = "a program for people")]
@@ -12,17 +13,22 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use x0_identity::{
-    Authority, AuthorityOptions, Identity, NodeId, SpiffeId, TrustDomain, X509Svid, peer_node_id,
+    Authority, AuthorityOptions, Identity, NodeId, PeerRole, SpiffeId, TrustBundle, TrustDomain, X509Svid,
+    peer_node_id,
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 const ROTATIONS: u32 = 100;
 const BETWEEN_ROTATIONS: Duration = Duration::from_millis(100);
+/// Between the steps of the replacement of an authority. A handshake that begins in one ends in it.
+const STEP: Duration = Duration::from_secs(1);
+/// Connections from the federated trust domain.
+const FOREIGN: usize = 500;
 const CLIENTS: usize = 4;
 const CONNECTIONS_PER_SECOND_MIN: f64 = 200.0;
 const SVID_VALIDITY: Duration = Duration::from_secs(300);
@@ -78,7 +84,16 @@ fn main() -> Result<ExitCode, Failure> {
                 }
             });
         }
-        let rotated = rotate(&authority, &dialler, &listener_identity);
+        let changed = || {
+            rotate(&authority, &dialler, &listener_identity)?;
+            let svids = tally.connections.load(Ordering::Acquire);
+            let next = replace_authority(&authority, &dialler, &listener_identity)?;
+            let root = tally.connections.load(Ordering::Acquire) - svids;
+            federate(&next, &listener_identity, address, &tally)?;
+            println!("{svids} connections during the rotations of SVIDs, {root} during that of the root");
+            Ok(())
+        };
+        let rotated = changed();
         let seconds = begin.elapsed().as_secs_f64();
         tally.over.store(true, Ordering::Release);
         // Once more each, so that no server waits for ever for a client that has gone.
@@ -114,6 +129,59 @@ fn rotate(authority: &Authority, one: &Identity, two: &Identity) -> Result<(), F
         identity.rotate(issue(authority, number)?)?;
     }
     thread::sleep(BETWEEN_ROTATIONS);
+    Ok(())
+}
+
+/// The four steps of a root rotation. Returns the authority that is left.
+fn replace_authority(old: &Authority, one: &Identity, two: &Identity) -> Result<Authority, Failure> {
+    let next = Authority::new(old.trust_domain().clone(), &AuthorityOptions::default())?;
+    let both = [old.certificate().clone(), next.certificate().clone()];
+    let both = TrustBundle::new(old.trust_domain().clone(), both.to_vec())?;
+    for (identity, bundle) in [(one, &both), (two, &both)] {
+        identity.set_bundle(bundle.clone())?;
+        thread::sleep(STEP);
+    }
+    for (identity, number) in [(one, 1), (two, 2)] {
+        identity.rotate(issue(&next, number)?)?;
+        thread::sleep(STEP);
+    }
+    for identity in [one, two] {
+        identity.set_bundle(next.bundle())?;
+        thread::sleep(STEP);
+    }
+    Ok(next)
+}
+
+/// A workload of another trust domain connects from the moment in which both domains trust each other, and is
+/// refused from the moment in which the listener does not any more. The others connect all the time.
+fn federate(
+    authority: &Authority,
+    listener: &Identity,
+    address: SocketAddr,
+    tally: &Tally,
+) -> Result<(), Failure> {
+    let other = Authority::new(TrustDomain::parse("example.net")?, &AuthorityOptions::default())?;
+    let foreign = Identity::new(issue(&other, 1)?, other.bundle())?;
+    let admits = || listener.admit(&foreign.svid_chain(), PeerRole::Client, SystemTime::now()).is_ok();
+    if admits() {
+        return Err("a workload of another trust domain is admitted before the federation".into());
+    }
+    foreign.federate(authority.bundle())?;
+    listener.federate(other.bundle())?;
+    let config = foreign.client_config();
+    let mut connected = 0;
+    for _ in 0..FOREIGN {
+        match dial(address, &config, tally) {
+            Ok(()) => connected += 1,
+            Err(failure) => tally.fail("foreign client", &failure),
+        }
+    }
+    println!("{connected} connections from a federated trust domain");
+    listener.unfederate(other.trust_domain())?;
+    if admits() {
+        return Err("a workload of another trust domain is admitted after the federation".into());
+    }
+    thread::sleep(STEP);
     Ok(())
 }
 
