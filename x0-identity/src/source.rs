@@ -83,8 +83,9 @@ impl SvidSourceError {
 /// - Every change has the SPIFFE ID of the first one.
 /// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken.
 ///   Asking it earlier does no harm. A source wakes from any thread, also while it is asked.
-/// - It may block for as long as a file takes to be read or a certificate to be signed: the thread that asks
-///   it does nothing else.
+/// - It may block for as long as a file takes to be read, a certificate to be signed, or an exchange with an
+///   issuer to end by its limits (40 s for an `IssuanceSource` and one address): the thread that asks it does
+///   nothing else, and the end of a follower waits for it.
 /// - An error changes nothing. A source that failed is asked again, for ever.
 pub trait SvidSource: Send {
     /// The change since the last call, by the system's clock `now`.

@@ -30,7 +30,8 @@ pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IssuanceEndpointOptions {
-    /// The most connections at a time; further ones are closed. The default is 256.
+    /// The most connections at a time. The default is 256. For a further one, the oldest connection makes room
+    /// that has sent no request yet; if each has sent one, the further one is closed.
     pub connections_max: usize,
     /// The most requests of a connection that TLS has authenticated; any other one has one. The default
     /// is 64.
@@ -101,9 +102,31 @@ struct Issuer<R> {
 
 #[derive(Default)]
 struct Connections {
-    open: BTreeMap<u64, TcpStream>,
+    /// In the order in which they were accepted.
+    open: BTreeMap<u64, Accepted>,
     accepted: u64,
     stop: bool,
+}
+
+struct Accepted {
+    stream: TcpStream,
+    /// Whether a whole request has arrived.
+    has_asked: bool,
+}
+
+impl Connections {
+    /// Makes room for one more connection, if there are so many; says whether there is.
+    fn make_room(&mut self, connections_max: usize) -> bool {
+        if self.open.len() < connections_max {
+            return true;
+        }
+        let silent = self.open.iter().find(|(_, accepted)| !accepted.has_asked).map(|(number, _)| *number);
+        let removed = silent.and_then(|number| self.open.remove(&number));
+        if let Some(removed) = &removed {
+            drop(removed.stream.shutdown(Shutdown::Both));
+        }
+        removed.is_some()
+    }
 }
 
 impl<R> Shared<R> {
@@ -175,8 +198,8 @@ impl<R> Drop for IssuanceEndpoint<R> {
         {
             let mut connections = self.shared.connections();
             connections.stop = true;
-            for stream in connections.open.values() {
-                drop(stream.shutdown(Shutdown::Both));
+            for accepted in connections.open.values() {
+                drop(accepted.stream.shutdown(Shutdown::Both));
             }
         }
         // A connection wakes the thread that accepts.
@@ -214,19 +237,19 @@ fn accept<R: Registry + Send + 'static>(shared: &Arc<Shared<R>>, listener: &TcpL
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
-        if connections.open.len() >= shared.options.connections_max {
+        if !connections.make_room(shared.options.connections_max) {
             continue;
         }
         let Ok(registered) = stream.try_clone() else { continue };
         connections.accepted += 1;
         let number = connections.accepted;
-        connections.open.insert(number, registered);
+        connections.open.insert(number, Accepted { stream: registered, has_asked: false });
         drop(connections);
         let serving = Arc::clone(shared);
         let serve = move || {
             let open = Open { shared: &serving, number };
             // An error ends the connection, and is the workload's to report.
-            drop(serve(&serving, stream));
+            drop(serve(&serving, number, stream));
             drop(open);
         };
         if Builder::new().name("issuance-connection".into()).spawn(serve).is_err() {
@@ -264,7 +287,7 @@ impl<R: Registry> Drop for Unfinished<'_, R> {
     }
 }
 
-fn serve<R: Registry>(shared: &Shared<R>, stream: TcpStream) -> io::Result<()> {
+fn serve<R: Registry>(shared: &Shared<R>, number: u64, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let tls = rustls::ServerConnection::new(Arc::clone(&shared.config)).map_err(io::Error::other)?;
     let mut tls = StreamOwned::new(tls, Deadline { stream, by: Instant::now() + MESSAGE_MAX });
@@ -280,6 +303,9 @@ fn serve<R: Registry>(shared: &Shared<R>, stream: TcpStream) -> io::Result<()> {
     let mut admitted = Instant::now();
     for _ in 0..requests_max {
         let bytes = tls.read_message(ISSUANCE_REQUEST_LEN_MAX)?;
+        if let Some(accepted) = shared.connections().open.get_mut(&number) {
+            accepted.has_asked = true;
+        }
         // An SVID that expired or was revoked since the handshake renews nothing.
         if peer.is_some() && admitted.elapsed() > ADMITTED_FOR {
             shared.identity.admit(&chain, PeerRole::Client, SystemTime::now()).map_err(io::Error::other)?;
