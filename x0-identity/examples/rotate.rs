@@ -1,5 +1,5 @@
-//! Rotates two identities a hundred times, replaces the authority of their trust domain, and begins and ends a
-//! federation, while connections are made between them over loopback, as fast as the machine makes them:
+//! Rotates two identities a hundred times, replaces the authority of their trust domain, and begins and ends
+//! a federation, while connections are made between them over loopback, as fast as the machine makes them:
 //! `cargo run --release -p x0-identity --features rustls,authority --example rotate`.
 //!
 //! Prints what was seen. Exits with 1 when a connection failed, or fewer than 200 a second were made.

@@ -9,8 +9,8 @@
 //! - `SpiffeBundle` and `BundleMap` (feature `bundle`) read and write bundles as JSON, with keys for
 //!   JWT-SVIDs.
 //! - `JwtIssuer` and `JwtSvidValidator` (feature `jwt`) issue and validate JWT-SVIDs.
-//! - `WitIssuer`, `WitKey` and `WitSvidValidator` (feature `wit`) issue and validate WIT-SVIDs, with proofs of
-//!   possession.
+//! - `WitIssuer`, `WitKey` and `WitSvidValidator` (feature `wit`) issue and validate WIT-SVIDs, with proofs
+//!   of possession.
 //! - `CaSigner`, `RegistrationEntry` and `JoinTokens` (feature `issuer`) issue SVIDs to callers that keep
 //!   their private keys. `IssuanceServer` and `IssuanceClient` are both sides of issuing over the network.
 //! - `Identity` and `Verifier` (feature `rustls`) provide the configurations of both sides of mutual TLS 1.3.

@@ -78,8 +78,8 @@ impl SvidSourceError {
 /// # Contract
 /// - Until its first change a source may answer that there is none. A change is complete: the bundle of the
 ///   trust domain of the SVID and all foreign ones, so that what is missing is not trusted any more.
-/// - A change that the identity refuses, such as an SVID that is not valid yet, is kept and tried again by the
-///   follower, until there is another one.
+/// - A change that the identity refuses, such as an SVID that is not valid yet, is kept and tried again by
+///   the follower, until there is another one.
 /// - Every change has the SPIFFE ID of the first one.
 /// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken.
 ///   Asking it earlier does no harm. A source wakes from any thread, also while it is asked.

@@ -287,7 +287,8 @@ fn state(svid: X509Svid, authority: &x0_identity::Authority) -> SvidState {
     SvidState::Held { svid: svid.into(), bundles }
 }
 
-/// The clock of the process lags: the SVID that the source gives is not valid yet, and comes into use when it is.
+/// The clock of the process lags: the SVID that the source gives is not valid yet, and comes into use when it
+/// is.
 #[test]
 fn an_svid_that_was_refused_is_tried_again() {
     let authority = Domain::new("example.org").authority;

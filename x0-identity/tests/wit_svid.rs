@@ -517,7 +517,8 @@ fn wit_svid_4_what_an_issuer_sets() {
     }
 }
 
-/// Presented alone, or with a signature of another key, nobody is authenticated: the type has no other way out.
+/// Presented alone, or with a signature of another key, nobody is authenticated: the type has no other way
+/// out.
 #[test]
 fn wit_svid_4_a_proof_is_required() {
     let (svid, message) = (issued(), b"the signature base of a request");
@@ -599,7 +600,8 @@ fn wit_svid_5_the_proof_is_bound_to_the_token() {
     assert_eq!(refused, Err(WitProofError::Audience));
 }
 
-/// A WIT-SVID is no JWT-SVID, whose validators take what comes in the header `Authorization`, and the reverse.
+/// A WIT-SVID is no JWT-SVID, whose validators take what comes in the header `Authorization`, and the
+/// reverse.
 #[test]
 fn wit_svid_5_no_bearer_token() {
     let issuer =

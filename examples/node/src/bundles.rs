@@ -36,8 +36,8 @@ pub(crate) fn replacing() -> MutexGuard<'static, ()> {
 pub(crate) struct Stored {
     /// The sequence number; 0 of one that was never published.
     pub(crate) sequence: u64,
-    /// Whether the published bundle of the number is that of the file. Another one must not be served under it
-    /// (Trust Domain and Bundle §4.1.1).
+    /// Whether the published bundle of the number is that of the file. Another one must not be served under
+    /// it (Trust Domain and Bundle §4.1.1).
     pub(crate) is_published: bool,
     pub(crate) bundle: TrustBundle,
 }
@@ -77,8 +77,8 @@ pub(crate) fn write(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<
     write_public(path, &format!("{MARK}{sequence}\n{}", bundle.to_pem()))
 }
 
-/// Writes a bundle that an issuer gave, in the place of the published one of this number. The next one that is
-/// published replaces it.
+/// Writes a bundle that an issuer gave, in the place of the published one of this number. The next one that
+/// is published replaces it.
 pub(crate) fn write_of_issuer(path: &Path, sequence: u64, bundle: &TrustBundle) -> Result<()> {
     write_public(path, &format!("{MARK}{sequence}\n{OF_ISSUER}{}", bundle.to_pem()))
 }

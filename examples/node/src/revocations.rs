@@ -1,6 +1,6 @@
 //! Revocations of a running node: each is signed by the authority, and is a key of the CRDT keyspace, which
-//! every node has. A node takes what is signed and passes on what it knows. It keeps that in a file of its data
-//! folder, so that it refuses what is revoked from its first handshake on.
+//! every node has. A node takes what is signed and passes on what it knows. It keeps that in a file of its
+//! data folder, so that it refuses what is revoked from its first handshake on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

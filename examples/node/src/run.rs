@@ -415,8 +415,8 @@ impl Running {
                 self.peers.reconnect(peer.node);
             }
         }
-        // Also after SIGHUP alone, for the certificate of its endpoint. Last, so that an error of the endpoint
-        // keeps no connection on the SVID from before.
+        // Also after SIGHUP alone, for the certificate of its endpoint. Last, so that an error of the
+        // endpoint keeps no connection on the SVID from before.
         self.federation.publish().context("the bundle endpoint serves the bundle from before")
     }
 

@@ -156,8 +156,8 @@ impl SpiffeBundle {
     /// Sets the authorities for WIT-SVIDs.
     ///
     /// # Errors
-    /// [`Refused`] names the first that has the key id of an earlier one or of an authority for JWT-SVIDs, or is
-    /// one too many.
+    /// [`Refused`] names the first that has the key id of an earlier one or of an authority for JWT-SVIDs, or
+    /// is one too many.
     pub fn with_wit_authorities(mut self, authorities: Vec<WitAuthority>) -> Result<SpiffeBundle, Refused> {
         self.wit_authorities.clear();
         for (position, authority) in authorities.into_iter().enumerate() {

@@ -25,8 +25,8 @@ pub struct JwtAuthority {
     key: JwtKey,
 }
 
-/// A key that signs WIT-SVIDs, with its id (WIT-SVID §6). It is of another type than a [`JwtAuthority`], since
-/// no key is for both kinds of SVIDs.
+/// A key that signs WIT-SVIDs, with its id (WIT-SVID §6). It is of another type than a [`JwtAuthority`],
+/// since no key is for both kinds of SVIDs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitAuthority(JwtAuthority);
 

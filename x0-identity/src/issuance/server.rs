@@ -85,8 +85,8 @@ pub enum PresentedEvidence {
     },
     /// A chain of another authority, whose key the workload holds. The attestor verifies the chain.
     Certificate(Vec<CertificateDer<'static>>),
-    /// The connection of a process on the same machine. A program that accepts such connections presents it; no
-    /// request over the network has it. Without the feature `unix-peers` it has no value.
+    /// The connection of a process on the same machine. A program that accepts such connections presents it;
+    /// no request over the network has it. Without the feature `unix-peers` it has no value.
     Unix(UnixConnection),
 }
 

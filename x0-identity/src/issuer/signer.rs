@@ -43,9 +43,9 @@ impl CaSignerOptions {
     }
 
     /// Sets [`CaSignerOptions::check_every_signature`]. A check takes more processor time than a signature.
-    /// Without it the first check, which this process makes before it issues anything, finds a key that is not
-    /// that of the certificate. Keep every check for a key that signs elsewhere: in hardware, by several parties,
-    /// or on another machine.
+    /// Without it the first check, which this process makes before it issues anything, finds a key that is
+    /// not that of the certificate. Keep every check for a key that signs elsewhere: in hardware, by several
+    /// parties, or on another machine.
     #[must_use]
     pub fn check_every_signature(mut self, checked: bool) -> CaSignerOptions {
         self.check_every_signature = checked;
@@ -271,7 +271,8 @@ impl CaSigner {
     }
 
     /// Checks the signature with the authority's key and returns the chain, the leaf first. Without
-    /// [`CaSignerOptions::check_every_signature`] the signatures after the first that was right are not checked.
+    /// [`CaSignerOptions::check_every_signature`] the signatures after the first that was right are not
+    /// checked.
     ///
     /// # Errors
     /// [`FinishError`], when the signature is not by the authority's key. Nothing was issued.

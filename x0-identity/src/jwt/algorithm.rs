@@ -11,8 +11,8 @@ use ring::signature::{
 use super::es512;
 use crate::JwtKey;
 
-/// An algorithm that signs JWT-SVIDs, and WIT-SVIDs and their proofs. The cryptography of ES512 is that of the crate `p521`, because ring has
-/// no P-521.
+/// An algorithm that signs JWT-SVIDs, and WIT-SVIDs and their proofs. The cryptography of ES512 is that of
+/// the crate `p521`, because ring has no P-521.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are those of RFC 7518 §3.1")]

@@ -25,8 +25,8 @@ impl WitConfirmation {
     /// Builds the confirmation of a key and its algorithm.
     ///
     /// # Errors
-    /// [`WitKeyError::Key`], when the key is not one for the algorithm, or RSA with fewer than 2048 or more than
-    /// 8192 bits.
+    /// [`WitKeyError::Key`], when the key is not one for the algorithm, or RSA with fewer than 2048 or more
+    /// than 8192 bits.
     pub fn new(algorithm: JwtAlgorithm, key: JwtKey) -> Result<WitConfirmation, WitKeyError> {
         let fits = match &key {
             JwtKey::Rsa { modulus, .. } => MODULUS_LEN.contains(&modulus.len()),
@@ -56,8 +56,8 @@ impl WitConfirmation {
         self.algorithm.verifies(&self.key, message, signature)
     }
 
-    /// Reads the claim. RFC 7800 §3.1 and §3.2: exactly one key, in the member `jwk`; a private key has no place
-    /// in it.
+    /// Reads the claim. RFC 7800 §3.1 and §3.2: exactly one key, in the member `jwk`; a private key has no
+    /// place in it.
     pub(super) fn read(claim: &Json) -> Option<WitConfirmation> {
         if claim.get("jwe").is_some() || claim.get("jku").is_some() {
             return None;

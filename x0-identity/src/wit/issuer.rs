@@ -36,8 +36,8 @@ impl WitIssuer {
         WitIssuer::from_pkcs8(trust_domain, JwtAlgorithm::Es256, &pkcs8)
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of ECDSA
-    /// with the curve of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of
+    /// ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`WitKeyError::Key`], when the key is not one for the algorithm.
@@ -65,7 +65,8 @@ impl WitIssuer {
         &self.trust_domain
     }
 
-    /// Issues a WIT-SVID for a workload and its key, valid from `now` on for whole seconds, with a random `jti`.
+    /// Issues a WIT-SVID for a workload and its key, valid from `now` on for whole seconds, with a random
+    /// `jti`.
     ///
     /// # Errors
     /// [`WitIssueError`]; the issuer is unchanged.

@@ -38,8 +38,8 @@ impl WitKey {
         WitKey::from_pkcs8(JwtAlgorithm::Es256, &generate_pkcs8().ok_or(WitKeyError::Random)?)
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of ECDSA
-    /// with the curve of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of
+    /// ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`WitKeyError::Key`], when the key is not one for the algorithm.
@@ -81,7 +81,8 @@ impl WitKey {
     }
 
     /// Signs the message of a protocol that presents WIT-SVIDs, such as the signature base of HTTP Message
-    /// Signatures, which [`UnprovenWitSvid::with_signature`](super::UnprovenWitSvid::with_signature) verifies.
+    /// Signatures, which [`UnprovenWitSvid::with_signature`](super::UnprovenWitSvid::with_signature)
+    /// verifies.
     ///
     /// # Errors
     /// [`WitKeyError::Random`], when the system provides no randomness.

@@ -28,8 +28,8 @@ pub struct WitProof {
 }
 
 impl WitKey {
-    /// Makes a Workload Proof Token for one presentation of a WIT-SVID, valid from `now` on for whole seconds.
-    /// The audience is the target URI of a request over HTTP, without query and fragment.
+    /// Makes a Workload Proof Token for one presentation of a WIT-SVID, valid from `now` on for whole
+    /// seconds. The audience is the target URI of a request over HTTP, without query and fragment.
     ///
     /// # Errors
     /// [`WitProveError`].

@@ -114,8 +114,8 @@ impl WitSvidValidator {
         WitSvidValidator::default()
     }
 
-    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and a token so much before
-    /// its `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4).
+    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and a token so much
+    /// before its `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4).
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> WitSvidValidator {
         self.leeway = leeway;
@@ -130,8 +130,8 @@ impl WitSvidValidator {
         self
     }
 
-    /// Sets how long a proof may be valid from now on (§7.2), at most [`WIT_PROOF_LIFETIME_MAX`], which is the
-    /// default.
+    /// Sets how long a proof may be valid from now on (§7.2), at most [`WIT_PROOF_LIFETIME_MAX`], which is
+    /// the default.
     #[must_use]
     pub fn proof_lifetime_max(mut self, lifetime: Duration) -> WitSvidValidator {
         self.proof_lifetime_max = lifetime.min(WIT_PROOF_LIFETIME_MAX);
@@ -206,8 +206,8 @@ impl WitSvidValidator {
     }
 }
 
-/// §2. Headers that are not known mean nothing, except those that `crit` names (RFC 7515 §4.1.11), of which this
-/// crate knows none.
+/// §2. Headers that are not known mean nothing, except those that `crit` names (RFC 7515 §4.1.11), of which
+/// this crate knows none.
 fn read_header(part: &str) -> Result<(JwtAlgorithm, String), WitSvidError> {
     let header = read_object(part)?;
     let known = |name: &str| header.get(name).and_then(Json::as_str);
@@ -222,24 +222,24 @@ fn read_header(part: &str) -> Result<(JwtAlgorithm, String), WitSvidError> {
     Ok((algorithm, key_id.into()))
 }
 
-/// A valid WIT-SVID whose presenter has not proved yet that it holds the key. Nobody is authenticated by it: it
-/// becomes a [`WitSvid`] by a proof.
+/// A valid WIT-SVID whose presenter has not proved yet that it holds the key. Nobody is authenticated by it:
+/// it becomes a [`WitSvid`] by a proof.
 pub struct UnprovenWitSvid {
     pub(super) svid: WitSvid,
     pub(super) validator: WitSvidValidator,
 }
 
 impl UnprovenWitSvid {
-    /// The SPIFFE ID of the workload that the token was issued to, for logs of refusals. A presenter that copied the
-    /// token claims it too.
+    /// The SPIFFE ID of the workload that the token was issued to, for logs of refusals. A presenter that
+    /// copied the token claims it too.
     #[must_use]
     pub fn claimed_spiffe_id(&self) -> &SpiffeId {
         &self.svid.spiffe_id
     }
 
-    /// Accepts the WIT-SVID with the signature of a protocol of the caller's, such as HTTP Message Signatures.
-    /// The caller has built the message from the request, so that the signature is over what it acts on, and has
-    /// refused signatures that are too old (§7.2).
+    /// Accepts the WIT-SVID with the signature of a protocol of the caller's, such as HTTP Message
+    /// Signatures. The caller has built the message from the request, so that the signature is over what it
+    /// acts on, and has refused signatures that are too old (§7.2).
     ///
     /// # Errors
     /// [`WitProofError::Signature`], when the signature is not by the key of the token.

@@ -64,8 +64,8 @@ impl ServerOptions {
         self
     }
 
-    /// Sets whether the profile WIT-SVID is served, an incubating part of the specification (§7). The default is
-    /// no: its methods are `Unimplemented`.
+    /// Sets whether the profile WIT-SVID is served, an incubating part of the specification (§7). The default
+    /// is no: its methods are `Unimplemented`.
     #[cfg(feature = "wit")]
     #[must_use]
     pub fn wit_svids(mut self, served: bool) -> ServerOptions {

@@ -34,8 +34,8 @@ impl core::fmt::Debug for HeldWit {
 
 impl Workload {
     /// Adds a WIT-SVID with the key that it names, for servers with
-    /// [`ServerOptions::wit_svids`](super::ServerOptions::wit_svids). The hint says what the workload uses it for
-    /// (§8); it may be empty. The caller builds the workload again before the token expires.
+    /// [`ServerOptions::wit_svids`](super::ServerOptions::wit_svids). The hint says what the workload uses it
+    /// for (§8); it may be empty. The caller builds the workload again before the token expires.
     ///
     /// # Errors
     /// [`WorkloadError`], when the WIT-SVID is of another trust domain, the bundle has no authority for
@@ -88,8 +88,8 @@ impl WitIdentities {
     }
 }
 
-/// The message with the keys for WIT-SVIDs of all trust domains. A `map<string, string>` has the encoding of a
-/// `map<string, bytes>`.
+/// The message with the keys for WIT-SVIDs of all trust domains. A `map<string, string>` has the encoding of
+/// a `map<string, bytes>`.
 pub(super) fn bundles<'a>(all: impl Iterator<Item = &'a SpiffeBundle>) -> Arc<[u8]> {
     let keys = |bundle: &SpiffeBundle| (key_of(bundle), bundle.wit_key_set().into_bytes());
     frame_message(&JwtBundlesResponse { bundles: all.map(keys).collect() }.encode())

@@ -161,8 +161,8 @@ impl Workload {
     /// [`RevocationView`](crate::RevocationView). The specification may remove the fields.
     ///
     /// # Errors
-    /// [`WorkloadError::Crls`], when there are more than [`CRLS_MAX`], and [`WorkloadError::CrlsLength`], when
-    /// they have more than [`CRLS_LEN_MAX`] bytes.
+    /// [`WorkloadError::Crls`], when there are more than [`CRLS_MAX`], and [`WorkloadError::CrlsLength`],
+    /// when they have more than [`CRLS_LEN_MAX`] bytes.
     pub fn with_crls(mut self, crls: Vec<Vec<u8>>) -> Result<Workload, WorkloadError> {
         if crls.len() > CRLS_MAX {
             return Err(WorkloadError::Crls { count: crls.len() });

@@ -255,8 +255,8 @@ pub(crate) fn jwt(data: &[u8]) {
     }
 }
 
-/// WIT-SVIDs, proofs of possession and private keys as JSON: text from outside, and damage of a valid one. The
-/// first byte decides which.
+/// WIT-SVIDs, proofs of possession and private keys as JSON: text from outside, and damage of a valid one.
+/// The first byte decides which.
 pub(crate) fn wit(data: &[u8]) {
     let Some((how, data)) = data.split_first() else { return };
     let valid = [WIT.token(), PROOF.as_str(), HOLDER_JWK.as_str()][usize::from(how / 2 % 3)];

@@ -30,8 +30,8 @@ pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IssuanceEndpointOptions {
-    /// The most connections at a time. The default is 256. For a further one, the oldest connection makes room
-    /// that has sent no request yet; if each has sent one, the further one is closed.
+    /// The most connections at a time. The default is 256. For a further one, the oldest connection makes
+    /// room that has sent no request yet; if each has sent one, the further one is closed.
     pub connections_max: usize,
     /// The most requests of a connection that TLS has authenticated; any other one has one. The default
     /// is 64.
@@ -179,8 +179,8 @@ impl<R: Registry + Send + 'static> IssuanceEndpoint<R> {
 
     /// Changes the engine between two requests: its entries ([`IssuanceServer::registry_mut`]), for instance.
     /// It waits for a request that is carried out, and for the signer of that. Called within the closure, a
-    /// method of the endpoint never returns. Join tokens are changed beside it: an `Arc<Mutex<JoinTokens>>` is
-    /// an attestor as well.
+    /// method of the endpoint never returns. Join tokens are changed beside it: an `Arc<Mutex<JoinTokens>>`
+    /// is an attestor as well.
     pub fn change<T>(&self, change: impl FnOnce(&mut IssuanceServer<R>) -> T) -> T {
         change(&mut self.shared.issuer().server)
     }
