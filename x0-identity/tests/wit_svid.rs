@@ -749,9 +749,14 @@ fn private_keys_as_json_are_read_strictly() {
     for text in ["", "[]", "{", &format!("{good}{}", " ".repeat(16 * 1024))] {
         assert_eq!(WitKey::from_jwk(text).map(drop), Err(WitKeyError::Jwk));
     }
-    for (algorithm, pkcs8) in keys() {
-        let key: Value =
-            serde_json::from_str(&WitKey::from_pkcs8(algorithm, &pkcs8).unwrap().to_jwk()).unwrap();
+    for ((algorithm, pkcs8), (_, other)) in keys().into_iter().zip(keys()) {
+        let jwk = |pkcs8: &[u8]| -> Value {
+            serde_json::from_str(&WitKey::from_pkcs8(algorithm, pkcs8).unwrap().to_jwk()).unwrap()
+        };
+        let (key, other) = (jwk(&pkcs8), jwk(&other));
+        // RSA signs with the factors, and not with `d`.
+        let half = if key["kty"] == "RSA" { "p" } else { "d" };
+        assert!(read(&with(key.clone(), half, other[half].clone())).is_err(), "{algorithm}: another key");
         for name in key.as_object().unwrap().keys() {
             assert!(read(&without(key.clone(), name)).is_err(), "{algorithm} without {name}");
         }
