@@ -19,7 +19,13 @@ impl SplitMix64 {
     }
 
     /// Below `bound`; zero if that is zero.
-    #[cfg(any(feature = "discovery", feature = "quic", feature = "sim", feature = "traversal"))]
+    #[cfg(any(
+        all(test, feature = "router"),
+        feature = "discovery",
+        feature = "quic",
+        feature = "sim",
+        feature = "traversal"
+    ))]
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }

@@ -21,6 +21,9 @@ mod send;
 /// A degraded link costs this many times its metric.
 const DEGRADED_FACTOR: u32 = 8;
 
+/// Outputs of a usual input.
+const OUTPUTS_KEPT: usize = 64;
+
 /// The routes of one node, and the protocol that finds them.
 ///
 /// # Drain contract
@@ -103,7 +106,7 @@ impl Router {
             seqno: options.seqno,
             seqno_raised: None,
             seqno_wanted: None,
-            table: Table::new(local, options.region),
+            table: Table::new(local, options.region, options.seed),
             neighbours: Vec::new(),
             slots: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -175,6 +178,8 @@ impl Router {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
+        // A lost neighbour changes many routes at once, seldom.
+        self.outputs.shrink_to(OUTPUTS_KEPT);
         if self.is_drained {
             return None;
         }

@@ -58,6 +58,32 @@ impl Advert {
     }
 }
 
+/// An [`Advert`] without its depth, as tables keep it: they have many of them.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed(2))]
+pub(super) struct Packed {
+    seqno: u32,
+    metric: u32,
+    price: u16,
+    mtu: u16,
+}
+
+const _: () = assert!(size_of::<Packed>() == 12 && align_of::<Packed>() == 2, "tables rely on it");
+
+impl Packed {
+    pub(super) const NONE: Packed = Packed::new(&Advert::NONE);
+
+    pub(super) const fn new(advert: &Advert) -> Packed {
+        let Distance { seqno, metric } = advert.distance;
+        Packed { seqno, metric, price: advert.price, mtu: advert.mtu }
+    }
+
+    pub(super) const fn unpack(self, depth: u8) -> Advert {
+        let distance = Distance { seqno: self.seqno, metric: self.metric };
+        Advert { distance, price: self.price, mtu: self.mtu, depth }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     Update { node: NodeId, advert: Advert, region: u16 },

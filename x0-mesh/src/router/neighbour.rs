@@ -11,9 +11,9 @@ use core::time::Duration;
 
 use x0_identity::NodeId;
 
-use super::message::Advert;
+use super::message::{Advert, DEPTH_MAX, Packed};
 use super::table::grow;
-use super::{Distance, LinkCost, LinkId};
+use super::{LinkCost, LinkId};
 
 /// Messages to one neighbour that wait for their acknowledgement.
 pub(super) const IN_FLIGHT_MAX: usize = 16;
@@ -30,56 +30,46 @@ const RETRANSMISSION_MIN: Duration = Duration::from_millis(30);
 const RETRANSMISSION_MAX: Duration = Duration::from_secs(1);
 
 /// The neighbour has the current state of a destination.
-const CLEAN: u32 = 0;
-/// The state has to be sent. Other values are the number of the message that it was last sent in.
-pub(super) const DIRTY: u32 = u32::MAX;
-/// Numbers of messages are below.
+const CLEAN: u8 = 0;
+/// The state has to be sent. Other values are the place of the message in flight that it was last sent in.
+pub(super) const DIRTY: u8 = u8::MAX;
+/// The greatest number of a message.
 pub(super) const NUMBER_MAX: u32 = u32::MAX - 1;
 
-/// One destination, as the neighbour advertises it and as the neighbour knows it. There is one for each pair
-/// of neighbour and destination: 20 bytes.
+/// One destination, as the neighbour advertises it and as the neighbour knows it. There is one for each
+/// neighbour of each pair of nodes: 14 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
-    seqno: u32,
-    metric: u32,
-    /// `CLEAN`, `DIRTY`, or the number of a message in flight.
-    pub(super) sync: u32,
-    price: u16,
-    mtu: u16,
-    depth: u8,
-    /// `HELD` and `SENT`.
-    flags: u8,
+    advert: Packed,
+    /// `CLEAN`, `DIRTY`, or the place of a message in flight.
+    pub(super) sync: u8,
+    /// The depth of the advert in the lower four bits, `HELD` and `SENT` above.
+    depth_and_flags: u8,
 }
 
+const DEPTH: u8 = DEPTH_MAX;
 /// The neighbour may hold a route through this node.
-const HELD: u8 = 1;
+const HELD: u8 = 1 << 4;
 /// What was sent last was a route, not a retraction.
-const SENT: u8 = 2;
+const SENT: u8 = 1 << 5;
 
-const _: () = assert!(size_of::<Row>() == 20, "the documentation of `Row`");
+const _: () = assert!(size_of::<Row>() == 14, "the documentation of `Row`");
+const _: () = assert!(IN_FLIGHT_MAX < DIRTY as usize, "a place is neither `CLEAN` nor `DIRTY`");
 
 impl Row {
-    const EMPTY: Row = Row {
-        seqno: 0,
-        metric: Distance::METRIC_INFINITE,
-        sync: CLEAN,
-        price: 0,
-        mtu: u16::MAX,
-        depth: 0,
-        flags: 0,
-    };
+    const EMPTY: Row = Row { advert: Packed::NONE, sync: CLEAN, depth_and_flags: 0 };
 
     pub(super) fn is_held(&self) -> bool {
-        self.flags & HELD != 0
+        self.depth_and_flags & HELD != 0
     }
 
     pub(super) fn advert(&self) -> Advert {
-        Advert {
-            distance: Distance { seqno: self.seqno, metric: self.metric },
-            price: self.price,
-            mtu: self.mtu,
-            depth: self.depth,
-        }
+        self.advert.unpack(self.depth_and_flags & DEPTH)
+    }
+
+    /// Records what was sent last, and whether the neighbour may hold a route.
+    fn set_flags(&mut self, flags: u8) {
+        self.depth_and_flags = self.depth_and_flags & DEPTH | flags;
     }
 }
 
@@ -95,12 +85,16 @@ pub(super) struct LinkState {
 pub(super) struct Request {
     pub(super) seqno: u32,
     pub(super) hops: u8,
-    pub(super) sync: u32,
+    /// As that of a row.
+    pub(super) sync: u8,
 }
 
 #[derive(Debug, Clone)]
 struct InFlight {
     number: u32,
+    /// From 1 to [`IN_FLIGHT_MAX`]: rows name a message in one byte by it. A place is free again when no row
+    /// names it any more.
+    place: u8,
     sent_at: Duration,
     rows: Vec<u32>,
     requests: Vec<u32>,
@@ -281,8 +275,9 @@ impl Neighbour {
     pub(super) fn set_advert(&mut self, index: u32, advert: Advert) -> bool {
         let row = self.row_mut(index);
         let is_changed = row.advert() != advert;
-        (row.seqno, row.metric) = (advert.distance.seqno, advert.distance.metric);
-        (row.price, row.mtu, row.depth) = (advert.price, advert.mtu, advert.depth);
+        row.advert = Packed::new(&advert);
+        // The decoder takes no greater depth.
+        row.depth_and_flags = row.depth_and_flags & !DEPTH | advert.depth & DEPTH;
         is_changed
     }
 
@@ -311,14 +306,27 @@ impl Neighbour {
         self.row_mut(index).sync = CLEAN;
     }
 
-    pub(super) fn set_sent(&mut self, index: u32, number: u32, is_finite: bool) {
-        let row = self.row_mut(index);
-        row.sync = number;
-        row.flags = if is_finite { HELD | SENT } else { row.flags & HELD };
+    /// The place of the next message in flight. One is free whenever the neighbour [can be
+    /// sent](Neighbour::can_send) a message.
+    pub(super) fn free_place(&self) -> u8 {
+        let is_free = |place: &u8| self.in_flight.iter().all(|message| message.place != *place);
+        (1..DIRTY).find(is_free).unwrap_or(CLEAN)
     }
 
-    pub(super) fn push_in_flight(&mut self, number: u32, now: Duration, rows: Vec<u32>, requests: Vec<u32>) {
-        self.in_flight.push_back(InFlight { number, sent_at: now, rows, requests });
+    pub(super) fn set_sent(&mut self, index: u32, place: u8, is_finite: bool) {
+        let row = self.row_mut(index);
+        row.sync = place;
+        row.set_flags(if is_finite { HELD | SENT } else { row.depth_and_flags & HELD });
+    }
+
+    pub(super) fn push_in_flight(
+        &mut self,
+        (number, place): (u32, u8),
+        now: Duration,
+        rows: Vec<u32>,
+        requests: Vec<u32>,
+    ) {
+        self.in_flight.push_back(InFlight { number, place, sent_at: now, rows, requests });
     }
 
     /// Gives back the room of a long round of updates, such as the first one.
@@ -344,13 +352,13 @@ impl Neighbour {
         let Some(message) = self.in_flight.remove(position) else { return };
         for index in message.rows {
             let row = self.row_mut(index);
-            if row.sync == number {
+            if row.sync == message.place {
                 row.sync = CLEAN;
-                row.flags = if row.flags & SENT != 0 { HELD | SENT } else { 0 };
+                row.set_flags(if row.depth_and_flags & SENT != 0 { HELD | SENT } else { 0 });
             }
         }
         for index in message.requests {
-            if self.requests.get(&index).is_some_and(|request| request.sync == number) {
+            if self.requests.get(&index).is_some_and(|request| request.sync == message.place) {
                 self.requests.remove(&index);
             }
         }
@@ -371,17 +379,16 @@ impl Neighbour {
         let patience = self.patience();
         let mut is_late = false;
         while let Some(message) = self.in_flight.front().filter(|message| message.sent_at + patience <= now) {
-            let number = message.number;
+            let place = message.place;
             let Some(message) = self.in_flight.pop_front() else { break };
             is_late = true;
             for index in message.rows {
-                if self.row(index).sync == number {
+                if self.row(index).sync == place {
                     self.mark(index);
                 }
             }
             for index in message.requests {
-                if let Some(request) = self.requests.get_mut(&index).filter(|request| request.sync == number)
-                {
+                if let Some(request) = self.requests.get_mut(&index).filter(|request| request.sync == place) {
                     request.sync = DIRTY;
                 }
             }

@@ -1,12 +1,12 @@
 //! The table of destinations.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use x0_identity::NodeId;
 
 use super::Distance;
-use super::message::Advert;
+use super::message::{Advert, DEPTH_MAX, Packed};
+use crate::random::SplitMix64;
 
 /// The index of this node in each table.
 pub(super) const SELF: u32 = 0;
@@ -37,14 +37,42 @@ pub(super) struct Destination {
     pub(super) node: NodeId,
     /// The best distance that this node has advertised: it never gets worse while the destination is kept.
     pub(super) feasible: Distance,
-    /// What neighbours hear that are not the next hop.
-    pub(super) primary: Advert,
-    /// What the next hop hears: the way that does not lead through itself.
-    pub(super) alternate: Advert,
-    pub(super) selection: Selection,
-    pub(super) region: u16,
+    primary: Packed,
+    alternate: Packed,
+    /// That of `primary` in the lower four bits, that of `alternate` above.
+    depths: u8,
     pub(super) removal: Removal,
-    pub(super) is_used: bool,
+    pub(super) region: u16,
+    pub(super) selection: Selection,
+}
+
+const _: () = assert!(size_of::<Destination>() == 48, "there is one for each pair of nodes");
+
+impl Destination {
+    /// What neighbours hear that are not the next hop.
+    pub(super) fn primary(&self) -> Advert {
+        self.primary.unpack(self.depths & DEPTH_MAX)
+    }
+
+    pub(super) fn set_primary(&mut self, advert: &Advert) {
+        self.primary = Packed::new(advert);
+        // No deeper than the options allow, which are bounded by what the format can express.
+        self.depths = self.depths & !DEPTH_MAX | advert.depth & DEPTH_MAX;
+    }
+
+    /// What the next hop hears: the way that does not lead through itself.
+    pub(super) fn alternate(&self) -> Advert {
+        self.alternate.unpack(self.depths >> 4)
+    }
+
+    pub(super) fn set_alternate(&mut self, advert: &Advert) {
+        self.alternate = Packed::new(advert);
+        self.depths = self.depths & DEPTH_MAX | advert.depth << 4;
+    }
+
+    fn is_used(&self) -> bool {
+        self.removal != Removal::Removed
+    }
 }
 
 /// Whether a destination without route is about to be removed.
@@ -55,6 +83,8 @@ pub(super) enum Removal {
     Due,
     /// There was a route since; the time has to pass once more.
     Postponed,
+    /// The place in the table is free.
+    Removed,
 }
 
 /// Makes room for `len` items and an eighth more. A table that doubled would have up to half of its room for
@@ -69,21 +99,22 @@ pub(super) fn grow<T>(items: &mut Vec<T>, len: usize) {
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     destinations: Vec<Destination>,
-    by_node: BTreeMap<NodeId, u32>,
+    by_node: Index,
     free: Vec<u32>,
 }
 
 impl Table {
-    /// A table that holds this node.
-    pub(super) fn new(local: NodeId, region: u16) -> Table {
-        let mut table = Table { destinations: Vec::new(), by_node: BTreeMap::new(), free: Vec::new() };
+    /// A table that holds this node. Members choose the ids that they advertise, but do not know the seed.
+    pub(super) fn new(local: NodeId, region: u16, seed: u64) -> Table {
+        let by_node = Index { seed, len: 0, slots: Vec::new() };
+        let mut table = Table { destinations: Vec::new(), by_node, free: Vec::new() };
         table.insert(local);
         table.destinations[SELF as usize].region = region;
         table
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_node.len()
+        self.by_node.len
     }
 
     /// One more than the highest index.
@@ -93,19 +124,19 @@ impl Table {
     }
 
     pub(super) fn find(&self, node: NodeId) -> Option<u32> {
-        self.by_node.get(&node).copied()
+        self.by_node.find(&self.destinations, node)
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Destination> {
-        self.destinations.get(index as usize).filter(|destination| destination.is_used)
+        self.destinations.get(index as usize).filter(|destination| destination.is_used())
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Destination> {
-        self.destinations.get_mut(index as usize).filter(|destination| destination.is_used)
+        self.destinations.get_mut(index as usize).filter(|destination| destination.is_used())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Destination)> {
-        (0_u32..).zip(&self.destinations).filter(|(_, destination)| destination.is_used)
+        (0_u32..).zip(&self.destinations).filter(|(_, destination)| destination.is_used())
     }
 
     /// The caller has checked that the node is new and that there is room.
@@ -113,12 +144,12 @@ impl Table {
         let destination = Destination {
             node,
             feasible: Distance::WORST,
-            primary: Advert::NONE,
-            alternate: Advert::NONE,
-            selection: Selection::None,
-            region: 0,
+            primary: Packed::NONE,
+            alternate: Packed::NONE,
+            depths: 0,
             removal: Removal::None,
-            is_used: true,
+            region: 0,
+            selection: Selection::None,
         };
         let index = if let Some(index) = self.free.pop() {
             self.destinations[index as usize] = destination;
@@ -129,17 +160,105 @@ impl Table {
             self.destinations.push(destination);
             index
         };
-        self.by_node.insert(node, index);
+        self.by_node.insert(&self.destinations, index);
         index
     }
 
     pub(super) fn remove(&mut self, index: u32) {
-        if let Some(destination) = self.get_mut(index) {
-            destination.is_used = false;
-            let node = destination.node;
-            self.by_node.remove(&node);
+        if self.get(index).is_some() {
+            self.by_node.remove(&self.destinations, index);
+            self.destinations[index as usize].removal = Removal::Removed;
             self.free.push(index);
         }
+    }
+}
+
+/// Indices by node: a hash table with linear probing, because there is an entry for each pair of nodes, and
+/// one of a `BTreeMap` takes four times as many bytes. The nodes themselves are in the destinations.
+#[derive(Debug, Clone)]
+struct Index {
+    seed: u64,
+    len: usize,
+    /// A power of two of them, or none; at least an eighth is free.
+    slots: Vec<u32>,
+}
+
+/// No destination has this index.
+const FREE: u32 = u32::MAX;
+
+impl Index {
+    /// The slot at which the search for a node begins.
+    fn home(&self, node: NodeId) -> usize {
+        let hash = SplitMix64::new(self.seed ^ node.get()).next();
+        // The lowest bits; there are fewer slots than a `usize` counts.
+        #[expect(clippy::cast_possible_truncation, reason = "a hash")]
+        let hash = hash as usize;
+        hash & (self.slots.len() - 1)
+    }
+
+    fn after(&self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
+    }
+
+    fn find(&self, destinations: &[Destination], node: NodeId) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut slot = self.home(node);
+        // Ends, because some slot is free.
+        loop {
+            match self.slots[slot] {
+                FREE => return None,
+                index if destinations[index as usize].node == node => return Some(index),
+                _ => slot = self.after(slot),
+            }
+        }
+    }
+
+    /// Adds a destination of a node that is new.
+    fn insert(&mut self, destinations: &[Destination], index: u32) {
+        if (self.len + 1) * 8 > self.slots.len() * 7 {
+            let slots = alloc::vec![FREE; (self.slots.len() * 2).max(8)];
+            let old = core::mem::replace(&mut self.slots, slots);
+            for index in old.into_iter().filter(|index| *index != FREE) {
+                self.place(destinations, index);
+            }
+        }
+        self.place(destinations, index);
+        self.len += 1;
+    }
+
+    fn place(&mut self, destinations: &[Destination], index: u32) {
+        let mut slot = self.home(destinations[index as usize].node);
+        while self.slots[slot] != FREE {
+            slot = self.after(slot);
+        }
+        self.slots[slot] = index;
+    }
+
+    /// Removes a destination of the table.
+    fn remove(&mut self, destinations: &[Destination], index: u32) {
+        let mut hole = self.home(destinations[index as usize].node);
+        while self.slots[hole] != index {
+            hole = self.after(hole);
+        }
+        self.len -= 1;
+        // Entries behind the hole move into it, unless that would put them before their home.
+        let mut slot = hole;
+        loop {
+            slot = self.after(slot);
+            let moved = self.slots[slot];
+            if moved == FREE {
+                break;
+            }
+            let home = self.home(destinations[moved as usize].node);
+            let mask = self.slots.len() - 1;
+            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(hole) & mask {
+                self.slots[hole] = moved;
+                hole = slot;
+            }
+        }
+        self.slots[hole] = FREE;
     }
 }
 
@@ -158,5 +277,61 @@ mod tests {
             moves += usize::from(std::mem::replace(&mut last, items.capacity()) != items.capacity());
         }
         assert!(moves < 100, "{moves}");
+    }
+
+    /// Against a map, with ids that are close to each other and ids that differ in their highest bits only.
+    #[test]
+    fn destinations_are_found_until_they_are_removed() {
+        let local = NodeId::new(u64::MAX).unwrap();
+        for seed in 0..8 {
+            let mut random = SplitMix64::new(seed);
+            let mut table = Table::new(local, 7, random.next());
+            let mut model = std::collections::BTreeMap::from([(local, SELF)]);
+            // Many short of the limit, then few: tables grow, are full, and become empty.
+            for (range, steps) in [(40, 400), (3000, 12_000), (8, 24_000)] {
+                for _ in 0..steps {
+                    let number = random.below(range) + 1;
+                    let node =
+                        NodeId::new(if number.is_multiple_of(2) { number } else { number << 50 }).unwrap();
+                    assert_eq!(table.find(node), model.get(&node).copied());
+                    if let Some(index) = model.remove(&node) {
+                        table.remove(index);
+                        assert!(table.get(index).is_none());
+                    } else {
+                        let index = table.insert(node);
+                        assert_eq!(table.get(index).map(|destination| destination.node), Some(node));
+                        model.insert(node, index);
+                    }
+                    assert_eq!(table.len(), model.len());
+                }
+                for (node, index) in &model {
+                    assert_eq!(table.find(*node), Some(*index), "seed {seed}");
+                }
+                let used: Vec<u32> = table.iter().map(|(index, _)| index).collect();
+                let mut indices: Vec<u32> = model.values().copied().collect();
+                indices.sort_unstable();
+                assert_eq!(used, indices);
+            }
+        }
+    }
+
+    #[test]
+    fn a_destination_keeps_both_adverts() {
+        let mut table = Table::new(NodeId::new(1).unwrap(), 7, 0);
+        let destination = table.get_mut(SELF).unwrap();
+        assert_eq!((destination.primary(), destination.alternate()), (Advert::NONE, Advert::NONE));
+        let advert = |number: u8, depth| {
+            let seqno = u32::MAX - u32::from(number);
+            let distance = Distance { seqno, metric: 0x0102_0304 * u32::from(number) };
+            Advert { distance, price: u16::MAX - u16::from(number), mtu: 1200 + u16::from(number), depth }
+        };
+        for (one, other) in [(0, DEPTH_MAX), (DEPTH_MAX, 0), (3, 5)] {
+            destination.set_primary(&advert(1, one));
+            destination.set_alternate(&advert(2, other));
+            assert_eq!(destination.primary(), advert(1, one));
+            assert_eq!(destination.alternate(), advert(2, other));
+            destination.set_primary(&advert(3, other));
+            assert_eq!(destination.alternate(), advert(2, other));
+        }
     }
 }

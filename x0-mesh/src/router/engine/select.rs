@@ -73,16 +73,16 @@ impl Router {
                 .map_or(Advert::NONE, |candidate| self.offer(&candidate, true, feasible))
         });
         let old_next = destination.selection.slot();
-        let is_primary_new = is_news(destination.primary, primary, 16);
-        let is_alternate_new = is_news(destination.alternate, alternate, 4);
+        let is_primary_new = is_news(destination.primary(), primary, 16);
+        let is_alternate_new = is_news(destination.alternate(), alternate, 4);
         if let Some(destination) = self.table.get_mut(index) {
             destination.feasible = feasible;
             destination.selection = selection;
             if is_primary_new {
-                destination.primary = primary;
+                destination.set_primary(&primary);
             }
             if is_alternate_new {
-                destination.alternate = alternate;
+                destination.set_alternate(&alternate);
             }
         }
         for (slot, neighbour) in (0..).zip(self.neighbours.iter_mut()) {
@@ -195,13 +195,13 @@ impl Router {
         }
         let Some(destination) = self.table.get(index) else { return Advert::NONE };
         if destination.selection.slot() != Some(slot) {
-            destination.primary
+            destination.primary()
         } else if self.neighbour(slot).is_some_and(|neighbour| neighbour.peer == destination.node) {
             // The neighbour needs no way to itself. (A primary route is sent to it: that is how it sees
             // forgeries.)
             Advert::NONE
         } else {
-            destination.alternate
+            destination.alternate()
         }
     }
 }

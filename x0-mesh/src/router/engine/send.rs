@@ -55,7 +55,7 @@ impl Router {
         // Taken out while adverts are computed from the rest of the router.
         let mut dirty = core::mem::take(&mut self.neighbour_mut(slot)?.dirty);
         let neighbour = self.neighbour(slot)?;
-        let number = neighbour.number + 1;
+        let (number, place) = (neighbour.number + 1, neighbour.free_place());
         let acks_len = neighbour.acks.len().min(ACKS_MAX);
         let header = Header {
             session: neighbour.session,
@@ -95,7 +95,7 @@ impl Router {
             let neighbour = self.neighbour_mut(slot)?;
             if let Some(entry) = entry {
                 entry.encode(&mut message);
-                neighbour.set_sent(index, number, advert.is_some());
+                neighbour.set_sent(index, place, advert.is_some());
                 rows.push(index);
                 entries += 1;
             } else {
@@ -111,7 +111,7 @@ impl Router {
         }
         for index in &requests {
             if let Some(request) = neighbour.requests.get_mut(index) {
-                request.sync = number;
+                request.sync = place;
             }
         }
         if neighbour.dirty.is_empty() {
@@ -124,7 +124,7 @@ impl Router {
         neighbour.number = number;
         neighbour.acks.drain(..acks_len);
         neighbour.hello_due = false;
-        neighbour.push_in_flight(number, now, rows, requests);
+        neighbour.push_in_flight((number, place), now, rows, requests);
         self.stats.sent_entries += entries;
         self.output(slot, message)
     }
