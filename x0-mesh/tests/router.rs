@@ -165,7 +165,8 @@ fn impossible_metrics_are_refused() {
     router.handle(MS, Input::LinkUp { link, peer: node(2), cost: LinkCost::new(1) }).unwrap();
     for (destination, metric) in [(3_u8, 0_u8), (2, 5)] {
         let mut message = vec![1, 1, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
-        message.extend_from_slice(&[1, destination, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, metric, 0, 0, 0]);
+        // An update of one byte each for node and sequence number.
+        message.extend_from_slice(&[1, 0, destination, 1, metric]);
         let refused = router.handle(MS, Input::Message { link, message: &message });
         let destination = node(u64::from(destination));
         let metric = u32::from(metric);
@@ -423,11 +424,10 @@ fn forged_sequence_numbers_do_not_use_up_those_of_a_node() {
         for field in [session.local, session.remote, 1 << 20] {
             message.extend(field.to_le_bytes());
         }
-        message.extend([0, 1]);
-        message.extend(1_u64.to_le_bytes());
+        // Four bytes of the sequence number; the metric is 9.
+        message.extend([0, 1, 3 << 3, 1]);
         message.extend(u32::to_le_bytes(old));
-        // Metric, price, MTU and region.
-        message.extend([9, 0, 0, 0]);
+        message.push(9);
         net.routers[0].handle(net.now, Input::Message { link, message: &message }).unwrap();
         net.run(SECOND);
         let own = net.route(1, 0).unwrap().distance.seqno;

@@ -13,13 +13,17 @@
 //! | acks | 1 + 4 each | numbers of messages that arrived, at most 16 |
 //! | entries | | to the end of the message; only with bit 0 |
 //!
-//! An entry begins with a byte: its kind in the lower four bits, the depth in the upper four (update only).
+//! An entry begins with two bytes. The first one has the kind in its lower four bits, and the depth in the
+//! upper four (update only). The second one is the *shape*: bits 0 to 2 are the bytes of the node less 1,
+//! bits 3 and 4 those of the seqno less 1; a price (bit 5), an mtu (bit 6) and a region (bit 7) follow. Bits
+//! of what the kind has not are 0. Node and seqno have no more bytes than they need, so that one number has
+//! one encoding: most of what a network sends when it starts is entries.
 //!
-//! | kind | content |
+//! | kind | content after the shape |
 //! |---|---|
-//! | 1 update | node 8, seqno 4, metric varint, price varint (16 bits), mtu varint (16 bits, 0: no limit), region varint (16 bits) |
-//! | 2 retraction | node 8 |
-//! | 3 request | node 8, seqno 4, hops 1 |
+//! | 1 update | node 1 to 8, seqno 1 to 4, metric varint; with their bits: price, mtu, region (varint of 16 bits each, not 0; without its bit a price or region is 0, and an mtu has no limit) |
+//! | 2 retraction | node 1 to 8 |
+//! | 3 request | node 1 to 8, seqno 1 to 4, hops 1 |
 
 use alloc::vec::Vec;
 
@@ -33,7 +37,7 @@ pub(super) const ACKS_MAX: usize = 16;
 /// The longest header: with a number and all acknowledgements.
 pub(super) const HEADER_LEN_MAX: usize = 14 + 1 + 4 * ACKS_MAX;
 /// The longest entry: an update.
-pub(super) const ENTRY_LEN_MAX: usize = 1 + 8 + 4 + 5 + 3 + 3 + 3;
+pub(super) const ENTRY_LEN_MAX: usize = 2 + 8 + 4 + 5 + 3 + 3 + 3;
 /// The deepest detour that the format can express.
 pub(super) const DEPTH_MAX: u8 = 15;
 
@@ -97,29 +101,76 @@ mod kind {
     pub(super) const REQUEST: u8 = 3;
 }
 
+/// The second byte of an entry.
+mod shape {
+    pub(super) const NODE: u8 = 0b111;
+    pub(super) const SEQNO: u8 = 0b11 << SEQNO_SHIFT;
+    pub(super) const SEQNO_SHIFT: u32 = 3;
+    pub(super) const PRICE: u8 = 1 << 5;
+    pub(super) const MTU: u8 = 1 << 6;
+    pub(super) const REGION: u8 = 1 << 7;
+}
+
 impl Entry {
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         match self {
             Entry::Update { node, advert, region } => {
-                bytes.push(kind::UPDATE | advert.depth.min(DEPTH_MAX) << 4);
-                bytes.extend_from_slice(&node.get().to_le_bytes());
-                bytes.extend_from_slice(&advert.distance.seqno.to_le_bytes());
+                let optional = [
+                    (shape::PRICE, advert.price, 0),
+                    (shape::MTU, advert.mtu, u16::MAX),
+                    (shape::REGION, *region, 0),
+                ];
+                let given = optional.into_iter().filter(|(_, value, absent)| value != absent);
+                let flags = given.clone().fold(0, |flags, (flag, ..)| flags | flag);
+                let first = kind::UPDATE | advert.depth.min(DEPTH_MAX) << 4;
+                put_start(bytes, first, flags, *node, Some(advert.distance.seqno));
                 put_varint(bytes, advert.distance.metric);
-                put_varint(bytes, u32::from(advert.price));
-                put_varint(bytes, if advert.mtu == u16::MAX { 0 } else { u32::from(advert.mtu) });
-                put_varint(bytes, u32::from(*region));
+                for (_, value, _) in given {
+                    put_varint(bytes, u32::from(value));
+                }
             }
-            Entry::Retraction { node } => {
-                bytes.push(kind::RETRACTION);
-                bytes.extend_from_slice(&node.get().to_le_bytes());
-            }
+            Entry::Retraction { node } => put_start(bytes, kind::RETRACTION, 0, *node, None),
             Entry::Request { node, seqno, hops } => {
-                bytes.push(kind::REQUEST);
-                bytes.extend_from_slice(&node.get().to_le_bytes());
-                bytes.extend_from_slice(&seqno.to_le_bytes());
+                put_start(bytes, kind::REQUEST, 0, *node, Some(*seqno));
                 bytes.push(*hops);
             }
         }
+    }
+}
+
+/// Begins an entry: kind and depth, shape, node and sequence number.
+fn put_start(bytes: &mut Vec<u8>, first: u8, flags: u8, node: NodeId, seqno: Option<u32>) {
+    let node = Short::new(node.get());
+    let seqno = seqno.map(|seqno| Short::new(u64::from(seqno)));
+    let seqno_extra = seqno.as_ref().map_or(0, Short::extra);
+    bytes.extend_from_slice(&[first, flags | node.extra() | seqno_extra << shape::SEQNO_SHIFT]);
+    bytes.extend_from_slice(node.bytes());
+    if let Some(seqno) = &seqno {
+        bytes.extend_from_slice(seqno.bytes());
+    }
+}
+
+/// A number in as few bytes as it needs, at least one.
+struct Short {
+    bytes: [u8; 8],
+    /// From 0 to 7.
+    extra: u8,
+}
+
+impl Short {
+    fn new(number: u64) -> Short {
+        let bytes = number.to_le_bytes();
+        let highest = (0..8).rev().find(|position| bytes[usize::from(*position)] != 0);
+        Short { bytes, extra: highest.unwrap_or(0) }
+    }
+
+    /// The number of its bytes, less 1.
+    fn extra(&self) -> u8 {
+        self.extra
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..=usize::from(self.extra)]
     }
 }
 
@@ -259,43 +310,70 @@ impl<'a> Reader<'a> {
         u16::try_from(self.varint(field)?).map_err(|_| MessageError::Value { field, offset })
     }
 
-    fn node(&mut self) -> Result<NodeId, MessageError> {
+    /// A number of `extra` bytes and one more.
+    fn short(&mut self, extra: u8, field: &'static str) -> Result<u64, MessageError> {
         let offset = self.offset();
-        NodeId::new(u64::from_le_bytes(self.array()?)).ok_or(MessageError::Value { field: "node", offset })
+        let slice = self.slice(usize::from(extra) + 1)?;
+        if extra > 0 && slice.last() == Some(&0) {
+            return Err(MessageError::Value { field, offset });
+        }
+        Ok(slice.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    fn node(&mut self, shape: u8) -> Result<NodeId, MessageError> {
+        let offset = self.offset();
+        let number = self.short(shape & shape::NODE, "node")?;
+        NodeId::new(number).ok_or(MessageError::Value { field: "node", offset })
+    }
+
+    fn seqno(&mut self, shape: u8) -> Result<u32, MessageError> {
+        let offset = self.offset();
+        let number = self.short((shape & shape::SEQNO) >> shape::SEQNO_SHIFT, "seqno")?;
+        u32::try_from(number).map_err(|_| MessageError::Value { field: "seqno", offset })
+    }
+
+    /// A value that follows with its bit of the shape, and is not given otherwise.
+    fn optional(&mut self, is_given: bool, absent: u16, field: &'static str) -> Result<u16, MessageError> {
+        if !is_given {
+            return Ok(absent);
+        }
+        let offset = self.offset();
+        let value = self.varint16(field)?;
+        if value == 0 || value == absent { Err(MessageError::Value { field, offset }) } else { Ok(value) }
     }
 
     fn entry(&mut self) -> Result<Entry, MessageError> {
         let offset = self.offset();
         let [first] = self.array()?;
         let (kind, depth) = (first & 0xf, first >> 4);
-        if depth != 0 && kind != kind::UPDATE {
-            return Err(MessageError::Kind { kind: first, offset });
+        let allowed = match kind {
+            kind::UPDATE => u8::MAX,
+            kind::RETRACTION if depth == 0 => shape::NODE,
+            kind::REQUEST if depth == 0 => shape::NODE | shape::SEQNO,
+            _ => return Err(MessageError::Kind { kind: first, offset }),
+        };
+        let offset = self.offset();
+        let [shape] = self.array()?;
+        if shape & !allowed != 0 {
+            return Err(MessageError::Value { field: "shape", offset });
         }
+        let node = self.node(shape)?;
         Ok(match kind {
             kind::UPDATE => {
-                let node = self.node()?;
-                let seqno = self.u32()?;
+                let seqno = self.seqno(shape)?;
                 let offset = self.offset();
                 let metric = self.varint("metric")?;
                 if metric == Distance::METRIC_INFINITE {
                     return Err(MessageError::Value { field: "metric", offset });
                 }
-                let price = self.varint16("price")?;
-                let offset = self.offset();
-                let mtu = match self.varint16("mtu")? {
-                    0 => u16::MAX,
-                    // One encoding: no limit is 0.
-                    u16::MAX => return Err(MessageError::Value { field: "mtu", offset }),
-                    mtu => mtu,
-                };
+                let price = self.optional(shape & shape::PRICE != 0, 0, "price")?;
+                let mtu = self.optional(shape & shape::MTU != 0, u16::MAX, "mtu")?;
+                let region = self.optional(shape & shape::REGION != 0, 0, "region")?;
                 let advert = Advert { distance: Distance { seqno, metric }, price, mtu, depth };
-                Entry::Update { node, advert, region: self.varint16("region")? }
+                Entry::Update { node, advert, region }
             }
-            kind::RETRACTION => Entry::Retraction { node: self.node()? },
-            kind::REQUEST => {
-                Entry::Request { node: self.node()?, seqno: self.u32()?, hops: self.array::<1>()?[0] }
-            }
-            _ => return Err(MessageError::Kind { kind: first, offset }),
+            kind::REQUEST => Entry::Request { node, seqno: self.seqno(shape)?, hops: self.array::<1>()?[0] },
+            _ => Entry::Retraction { node },
         })
     }
 }

@@ -83,7 +83,27 @@ fn each_rule_of_the_format_has_its_error() {
     assert_eq!(changed(14, 17), MessageError::Value { field: "acknowledgement count", offset: 14 });
     assert_eq!(changed(27, 4), MessageError::Kind { kind: 4, offset: 27 });
     assert_eq!(changed(27, 0x12), MessageError::Kind { kind: 0x12, offset: 27 });
-    assert_eq!(changed(28, 0), MessageError::Value { field: "node", offset: 28 });
+    assert_eq!(changed(29, 0), MessageError::Value { field: "node", offset: 29 });
+    let entry = |bytes: &[u8]| Reader { bytes, len: bytes.len() }.entry();
+    let refused = |bytes: &[u8], field, offset| {
+        assert_eq!(entry(bytes), Err(MessageError::Value { field, offset }), "{bytes:?}");
+    };
+    // The bits of what a kind has not.
+    for (kind, bits) in [(2, 0b1111_1000), (3, 0b1110_0000)] {
+        for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
+            refused(&[kind, 1 << bit, 1, 1, 1, 1, 1, 1, 1], "shape", 1);
+        }
+    }
+    // One encoding: the shortest, and nothing that is not needed.
+    assert!(entry(&[1, 0, 7, 0, 5]).is_ok());
+    refused(&[1, 1, 7, 0, 1, 5], "node", 2);
+    refused(&[1, 1 << 3, 7, 1, 0, 5], "seqno", 3);
+    refused(&[3, 3 << 3, 7, 1, 1, 1, 0, 5], "seqno", 3);
+    for (bit, field) in [(5, "price"), (6, "mtu"), (7, "region")] {
+        assert!(entry(&[1, 1 << bit, 7, 0, 5, 1]).is_ok());
+        refused(&[1, 1 << bit, 7, 0, 5, 0], field, 5);
+    }
+    refused(&[1, 1 << 6, 7, 0, 5, 0xff, 0xff, 3], "mtu", 5);
 
     let unnumbered = encode(Header { number: None, ..header }, &[], &entries);
     assert_eq!(Message::decode(&unnumbered).unwrap_err(), MessageError::Unnumbered { offset: 11 });
@@ -94,6 +114,6 @@ fn each_rule_of_the_format_has_its_error() {
     assert_eq!(varint(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok(u32::MAX));
     assert!(Reader { bytes: &[0x80, 0x80, 0x04], len: 3 }.varint16("x").is_err());
     let mut infinite = encode(header, &[], &[]);
-    infinite.extend_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]);
+    infinite.extend_from_slice(&[1, 0, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f]);
     assert!(matches!(Message::decode(&infinite), Err(MessageError::Value { field: "metric", .. })));
 }
