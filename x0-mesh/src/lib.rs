@@ -38,6 +38,11 @@
 //! - *Violation*: a rule of the protocol that a peer broke. It costs the peer its connection, and nothing
 //!   else.
 //!
+//! # Without an operating system
+//! Without the feature `std`, which is on by default, the crate is `no_std` with `alloc`, and has the
+//! protocol engines of the features `router`, `liveness`, `discovery` and `traversal` only.
+
+#![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "discovery", feature = "router", feature = "traversal"))]
@@ -49,9 +54,13 @@ pub mod conformance;
 pub mod datagram;
 #[cfg(feature = "discovery")]
 pub mod discovery;
+#[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
 mod fault_injector;
+#[cfg(feature = "std")]
 mod guest;
+#[cfg(feature = "std")]
 mod lane;
 #[cfg(feature = "link")]
 pub mod link;
@@ -59,40 +68,57 @@ pub mod link;
 pub mod liveness;
 #[cfg(feature = "mesh")]
 pub mod mesh;
+#[cfg(feature = "std")]
 mod message;
+#[cfg(feature = "std")]
 mod mux;
+#[cfg(feature = "std")]
 mod peer;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(any(feature = "discovery", feature = "router", feature = "std", feature = "traversal"))]
 mod random;
 #[cfg(feature = "router")]
 pub mod router;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "std")]
 pub mod telemetry;
 #[cfg(any(feature = "mesh", feature = "quic"))]
 mod trace;
+#[cfg(feature = "std")]
 mod transport;
+#[cfg(feature = "std")]
 mod transport_ext;
 #[cfg(feature = "traversal")]
 pub mod traversal;
 #[cfg(any(feature = "quic", feature = "udp"))]
 mod udp;
 
+#[cfg(feature = "std")]
 pub use error::{RecvError, SendError};
+#[cfg(feature = "std")]
 pub use fault_injector::{Direction, FaultHandle, FaultInjector};
+#[cfg(feature = "std")]
 pub use guest::is_guest;
+#[cfg(feature = "std")]
 pub use lane::Lane;
+#[cfg(feature = "std")]
 pub use message::{Next, Received, Transmit};
+#[cfg(feature = "std")]
 pub use mux::{Channel, ChannelId, ChannelOptions, Mux, MuxDriver, MuxOptions, MuxStats, RegisterError};
+#[cfg(feature = "std")]
 pub use peer::{DownReason, Expected, PeerEvent, PeerEventKind, StreamName, Violation};
+#[cfg(feature = "std")]
 pub use transport::Transport;
+#[cfg(feature = "std")]
 pub use transport_ext::TransportExt;
 
 /// Entries of the targets in `fuzz/`.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz {
+    #[cfg(feature = "std")]
     pub use crate::mux::fuzz as mux;
     #[cfg(feature = "quic")]
     pub use crate::quic::fuzz_frames as frames;
