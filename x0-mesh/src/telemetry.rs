@@ -31,6 +31,9 @@
 //! | `x0_mesh_path_backups` | gauge | `peer` | neighbours that take over at once when the next hop fails |
 //! | `x0_mesh_path_dropped_total` | counter | `reason`: no_route, relay_refused, hop_limit, too_long, unlabelled | datagrams that this node dropped |
 //! | `x0_mesh_relayed_bytes_total` | counter | – | bytes of datagrams that this node sent on for others |
+//! | `x0_mesh_flood_too_long_total` | counter | – | times that a flooded message was longer than a link to a neighbour carries |
+//! | `x0_mesh_unanswered_total` | counter | – | times that a destination behind a relay did not answer, see `Report::NoAnswer` |
+//! | `x0_mesh_forged_seqnos_total` | counter | – | times that a neighbour relayed a forged sequence number of this node |
 //! | `x0_mesh_route_changes_total` | counter | – | changes of the next hop of a destination, its first and its loss among them |
 //! | `x0_mesh_failovers_total` | counter | `cause`: link_down, link_degraded, withdrawn | changes to another next hop because the one in use failed |
 //!

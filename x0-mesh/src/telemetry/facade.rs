@@ -79,6 +79,21 @@ pub fn describe() {
         Unit::Bytes,
         "Bytes of datagrams that this node sent on"
     );
+    describe_counter!(
+        "x0_mesh_flood_too_long_total",
+        Unit::Count,
+        "Times that a flooded message was longer than a link to a neighbour carries"
+    );
+    describe_counter!(
+        "x0_mesh_unanswered_total",
+        Unit::Count,
+        "Times that a destination behind a relay did not answer"
+    );
+    describe_counter!(
+        "x0_mesh_forged_seqnos_total",
+        Unit::Count,
+        "Times that a neighbour relayed a forged sequence number of this node"
+    );
     describe_counter!("x0_mesh_route_changes_total", Unit::Count, "Changes of the next hop of a destination");
     describe_counter!(
         "x0_mesh_failovers_total",

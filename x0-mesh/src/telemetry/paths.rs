@@ -128,6 +128,9 @@ const CAUSES: [&str; 3] = ["link_down", "link_degraded", "withdrawn"];
 struct Totals {
     relayed_bytes: Counter,
     dropped: [Counter; 5],
+    flood_too_long: Counter,
+    unanswered: Counter,
+    forged_seqnos: Counter,
     route_changes: Counter,
     failovers: [Counter; 3],
 }
@@ -140,12 +143,18 @@ impl Totals {
         Totals {
             relayed_bytes: counter!("x0_mesh_relayed_bytes_total"),
             dropped: REASONS.map(|reason| counter!("x0_mesh_path_dropped_total", "reason" => reason)),
+            flood_too_long: counter!("x0_mesh_flood_too_long_total"),
+            unanswered: counter!("x0_mesh_unanswered_total"),
+            forged_seqnos: counter!("x0_mesh_forged_seqnos_total"),
             route_changes: counter!("x0_mesh_route_changes_total"),
             failovers: CAUSES.map(|cause| counter!("x0_mesh_failovers_total", "cause" => cause)),
         }
     }
 
     fn set(&self, stats: &DatagramStats, router: &RouterStats) {
+        self.flood_too_long.absolute(stats.flood_too_long);
+        self.unanswered.absolute(stats.unanswered);
+        self.forged_seqnos.absolute(router.forged_seqnos);
         self.route_changes.absolute(router.route_changes);
         let failovers =
             [router.failovers.link_down, router.failovers.link_degraded, router.failovers.withdrawn];
