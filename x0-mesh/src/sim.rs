@@ -40,7 +40,7 @@ mod port;
 mod transport;
 
 pub use fabric::{
-    Change, Checks, Fabric, FabricLink, FabricOptions, FabricStats, FabricViolation, Forgery, Loss,
+    Change, Checks, Fabric, FabricLink, FabricOptions, FabricStats, FabricViolation, Forgery, Loss, Nat,
     PacketOutcome, Topology,
 };
 pub use link::LinkProfile;

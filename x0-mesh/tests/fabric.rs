@@ -8,7 +8,8 @@ use x0_identity::NodeId;
 use x0_mesh::liveness::LivenessOptions;
 use x0_mesh::router::{LinkCost, Report, RouteKind, RouterOptions};
 use x0_mesh::sim::{
-    Change, Checks, Fabric, FabricLink, FabricOptions, Forgery, LinkProfile, Loss, PacketOutcome, Topology,
+    Change, Checks, Fabric, FabricLink, FabricOptions, Forgery, LinkProfile, Loss, Nat, PacketOutcome,
+    Topology,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -311,6 +312,113 @@ fn no_loop_with_the_detection_of_production() {
             fabric.build(&topology, bad_link());
             disturb(&mut fabric, seed);
             assert_sound(&mut fabric, &context);
+        }
+    }
+}
+
+/// Two nodes behind NATs with a link between them, and a relay that has a link to each. The pause of idle
+/// links follows the mappings, up to 15 s.
+fn behind_nats(seed: u64, nats: [Nat; 2]) -> (Fabric, [NodeId; 3]) {
+    let liveness = LivenessOptions::default().interval_idle_max(15 * SECOND);
+    let mut fabric = Fabric::new(seed, FabricOptions::default().checks(Checks::All).liveness(liveness));
+    let [one, other, relay] = [(); 3].map(|()| fabric.add_node());
+    for (from, to) in [(one, other), (one, relay), (other, relay)] {
+        fabric.connect(from, to, FabricLink::default());
+    }
+    fabric.set_nat(one, Some(nats[0]));
+    fabric.set_nat(other, Some(nats[1]));
+    fabric.run_until(2 * SECOND);
+    (fabric, [one, other, relay])
+}
+
+fn next(fabric: &Fabric, from: NodeId, to: NodeId) -> Option<NodeId> {
+    fabric.router(from).and_then(|router| router.route(to)).map(|route| route.next)
+}
+
+/// Sends a packet each millisecond; the longest time without one that arrives, at its destination.
+fn longest_gap(fabric: &mut Fabric, from: NodeId, to: NodeId, until: Duration) -> Duration {
+    let (mut last, mut longest) = (fabric.now(), Duration::ZERO);
+    while fabric.now() < until {
+        fabric.send(from, to);
+        fabric.run_until(fabric.now() + MS);
+        while let Some(outcome) = fabric.poll_outcome() {
+            if let PacketOutcome::Delivered { at, .. } = outcome {
+                longest = longest.max(at.saturating_sub(last));
+                last = last.max(at);
+            }
+        }
+    }
+    longest.max(until.saturating_sub(last))
+}
+
+/// Both ends of a link send probes, and so open both mappings.
+#[test]
+fn nats_that_keep_the_port_are_passed_directly() {
+    for seed in 0..10 {
+        let (fabric, [one, other, _]) = behind_nats(seed, [Nat::easy(30 * SECOND); 2]);
+        assert_eq!([next(&fabric, one, other), next(&fabric, other, one)], [Some(other), Some(one)]);
+        // A hard NAT and an easy one as well.
+        let nats = [Nat::hard(30 * SECOND), Nat::easy(30 * SECOND)];
+        let (fabric, [one, other, _]) = behind_nats(seed, nats);
+        assert_eq!([next(&fabric, one, other), next(&fabric, other, one)], [Some(other), Some(one)]);
+    }
+}
+
+#[test]
+fn hard_nats_on_both_sides_are_passed_over_a_relay() {
+    for seed in 0..10 {
+        let (mut fabric, [one, other, relay]) = behind_nats(seed, [Nat::hard(30 * SECOND); 2]);
+        assert_eq!([next(&fabric, one, other), next(&fabric, other, one)], [Some(relay), Some(relay)]);
+        let until = fabric.now() + SECOND;
+        let gap = longest_gap(&mut fabric, one, other, until);
+        assert!(gap < 10 * MS, "seed {seed}: {gap:?}");
+        // Fixed times of detection know of it as well.
+        let mut fabric = Fabric::new(seed, FabricOptions::default());
+        let nodes = fabric.build(&Topology::Ring { nodes: 3 }, FabricLink::default());
+        fabric.set_nat(nodes[0], Some(Nat::hard(SECOND)));
+        fabric.set_nat(nodes[1], Some(Nat::hard(SECOND)));
+        fabric.run_until(SECOND);
+        assert_eq!(next(&fabric, nodes[0], nodes[1]), Some(nodes[2]));
+    }
+}
+
+/// The worst case: the NAT of the receiver changes the port, of which its node notices nothing.
+#[test]
+fn a_nat_that_changes_its_ports_interrupts_for_less_than_200_ms() {
+    for seed in 0..10 {
+        let (mut fabric, [one, other, _]) = behind_nats(seed, [Nat::easy(30 * SECOND); 2]);
+        for (from, to) in [(one, other), (other, one)] {
+            let now = fabric.now();
+            longest_gap(&mut fabric, from, to, now + 2 * SECOND);
+            let now = fabric.now();
+            fabric.schedule(now + 100 * MS, Change::Remap(one));
+            let gap = longest_gap(&mut fabric, from, to, now + 5 * SECOND);
+            assert!(gap < 200 * MS, "seed {seed}, from {from}: {gap:?}");
+            // The direct path is used again.
+            assert_eq!(next(&fabric, from, to), Some(to), "seed {seed}");
+        }
+    }
+}
+
+/// An hour without traffic: few probes keep the mappings open, whatever their lifetime, and the first packet
+/// passes.
+#[test]
+fn mappings_are_kept_open_without_traffic() {
+    for (seed, lifetime) in [(0, 30_u32), (1, 30), (2, 10), (3, 4)] {
+        let (mut fabric, [one, other, _]) = behind_nats(seed, [Nat::easy(SECOND * lifetime); 2]);
+        // The pauses grow meanwhile.
+        fabric.run_until(600 * SECOND);
+        let before = fabric.stats();
+        fabric.run_until(4200 * SECOND);
+        let probes = fabric.stats().probes - before.probes;
+        // Six ends of links; a pause of a third of the lifetime at least, and never more than 15 s.
+        let pause = f64::from(6 * 3600) / probes as f64;
+        assert!(pause > f64::from(lifetime.min(30)) / 3.0, "seed {seed}: a probe each {pause} s");
+        assert_eq!([next(&fabric, one, other), next(&fabric, other, one)], [Some(other), Some(one)]);
+        for (from, to) in [(one, other), (other, one)] {
+            let until = fabric.now() + SECOND;
+            let gap = longest_gap(&mut fabric, from, to, until);
+            assert!(gap < 200 * MS, "seed {seed}: {gap:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ mod travel;
 
 pub use check::{Checks, FabricViolation};
 use link::LinkState;
-pub use link::{FabricLink, Forgery};
+pub use link::{FabricLink, Forgery, Nat};
 pub use topology::Topology;
 pub use travel::{Loss, PacketOutcome};
 
@@ -111,6 +111,9 @@ pub enum Change {
     Heal(LinkId),
     /// The process of a node ends; it has lost its state when it starts again.
     Crash(NodeId),
+    /// The NAT in front of a node loses all mappings, as when it restarts: the next frame from inside gets
+    /// another port.
+    Remap(NodeId),
     /// A node starts, with links that are up after [`FabricOptions::recovery`].
     Start(NodeId),
 }
@@ -192,6 +195,7 @@ struct Node {
     links: Vec<LinkId>,
     wake: Option<Duration>,
     forgery: Option<Forgery>,
+    nat: Option<Nat>,
 }
 
 /// An event, in the order of time and then of its number.
@@ -310,7 +314,15 @@ impl Fabric {
     pub fn add_node(&mut self) -> NodeId {
         let number = std::num::NonZeroU64::MIN.saturating_add(self.nodes.len() as u64);
         let id = NodeId::from(number);
-        self.nodes.push(Node { id, router: None, starts: 0, links: Vec::new(), wake: None, forgery: None });
+        self.nodes.push(Node {
+            id,
+            router: None,
+            starts: 0,
+            links: Vec::new(),
+            wake: None,
+            forgery: None,
+            nat: None,
+        });
         self.start(id);
         id
     }
@@ -321,7 +333,9 @@ impl Fabric {
     /// If a node is not of this fabric.
     pub fn connect(&mut self, one: NodeId, other: NodeId, link: FabricLink) -> LinkId {
         let id = LinkId(u32::try_from(self.links.len()).unwrap_or(u32::MAX));
-        self.links.push(LinkState::new([one, other], link));
+        let mut state = LinkState::new([one, other], link);
+        state.nats = [one, other].map(|end| self.node_mut(end).nat);
+        self.links.push(state);
         for end in [one, other] {
             self.node_mut(end).links.push(id);
         }
@@ -372,6 +386,13 @@ impl Fabric {
             }
             Change::Heal(link) => self.set_cut(link, [false, false]),
             Change::Crash(node) => self.crash(node),
+            Change::Remap(node) => {
+                for link in self.node_mut(node).links.clone() {
+                    if let Some(state) = self.links.get_mut(link.0 as usize) {
+                        state.unmap(node);
+                    }
+                }
+            }
             Change::Start(node) => self.start(node),
         }
     }
@@ -403,6 +424,17 @@ impl Fabric {
     /// out of the checks.
     pub fn set_forgery(&mut self, node: NodeId, forgery: Option<Forgery>) {
         self.node_mut(node).forgery = forgery;
+    }
+
+    /// Places a node behind a NAT, or removes the NAT. No mapping exists yet.
+    pub fn set_nat(&mut self, node: NodeId, nat: Option<Nat>) {
+        self.node_mut(node).nat = nat;
+        for link in self.node_mut(node).links.clone() {
+            if let Some(state) = self.links.get_mut(link.0 as usize) {
+                state.nats[state.end(node)] = nat;
+                state.unmap(node);
+            }
+        }
     }
 
     /// Simulates up to this time.
@@ -559,7 +591,7 @@ impl Fabric {
         let end = state.end(at);
         let peer = state.ends[1 - end];
         let cost = state.link.cost;
-        let works = state.is_cut == [false; 2] && self.router(peer).is_some();
+        let works = state.is_cut == [false; 2] && !state.is_blocked() && self.router(peer).is_some();
         let was_up = std::mem::replace(&mut self.links[link.0 as usize].is_up[end], works);
         if works {
             self.input(at, Input::LinkUp { link, peer, cost });

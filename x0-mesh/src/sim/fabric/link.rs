@@ -58,6 +58,37 @@ impl FabricLink {
     }
 }
 
+/// A NAT in front of a node, on all of its links. Needs
+/// [`FabricOptions::liveness`](super::FabricOptions::liveness): the probes of the detection open and keep its
+/// mappings, one for each link.
+///
+/// A frame from outside passes within [`Nat::lifetime`] after the last frame that the node itself sent over
+/// the link. The node at the other end answers to where a frame came from, as [`datagram`](crate::datagram)
+/// does: a mapping with another port works as soon as the node has sent over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Nat {
+    /// For how long a mapping works after the last frame from inside.
+    pub lifetime: Duration,
+    /// Whether the NAT chooses another port for each destination. A link between two such NATs carries
+    /// nothing: neither end knows where to send its first frame.
+    pub is_hard: bool,
+}
+
+impl Nat {
+    /// A NAT that keeps the port of a node for all destinations, and a mapping for so long.
+    #[must_use]
+    pub const fn easy(lifetime: Duration) -> Nat {
+        Nat { lifetime, is_hard: false }
+    }
+
+    /// A NAT that chooses another port for each destination, and keeps a mapping for so long.
+    #[must_use]
+    pub const fn hard(lifetime: Duration) -> Nat {
+        Nat { lifetime, is_hard: true }
+    }
+}
+
 /// How a node falsifies the messages of its router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,6 +127,10 @@ pub(super) struct LinkState {
     pub(super) is_up: [bool; 2],
     pub(super) changes: u32,
     pub(super) detectors: [Option<Box<Detector>>; 2],
+    /// In front of each end.
+    pub(super) nats: [Option<Nat>; 2],
+    /// When each end sent its last frame through its mapping; `None` without one.
+    mapped_at: [Option<Duration>; 2],
     /// When this end has sent all that waits.
     busy_until: [Duration; 2],
 }
@@ -109,12 +144,30 @@ impl LinkState {
             is_up: [false; 2],
             changes: 0,
             detectors: [None, None],
+            nats: [None; 2],
+            mapped_at: [None; 2],
             busy_until: [Duration::ZERO; 2],
         }
     }
 
     pub(super) fn end(&self, node: NodeId) -> usize {
         usize::from(self.ends[0] != node)
+    }
+
+    /// Whether the NATs of both ends keep everything from passing.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.nats.iter().all(|nat| nat.is_some_and(|nat| nat.is_hard))
+    }
+
+    /// The NAT in front of an end has lost its mapping.
+    pub(super) fn unmap(&mut self, node: NodeId) {
+        self.mapped_at[self.end(node)] = None;
+    }
+
+    /// Whether the NAT of the other end lets a frame in that this end sends now.
+    fn is_let_in(&self, now: Duration, end: usize) -> bool {
+        let Some(nat) = self.nats[1 - end] else { return true };
+        self.mapped_at[1 - end].is_some_and(|at| now <= at + nat.lifetime)
     }
 
     /// When a frame that is sent now arrives: never, once or twice.
@@ -126,7 +179,9 @@ impl LinkState {
         random: &mut SplitMix64,
     ) -> [Option<Duration>; 2] {
         let end = self.end(from);
-        if self.is_cut[end] {
+        // Whatever happens to the frame behind the NAT of its sender.
+        self.mapped_at[end] = Some(now);
+        if self.is_cut[end] || self.is_blocked() || !self.is_let_in(now, end) {
             return [None; 2];
         }
         let mut sent = now;
