@@ -113,20 +113,20 @@ async fn nodes_that_are_three_hops_apart_exchange_messages() {
     assert!(format!("{:?}", nodes.meshes[0]).contains("rtt"));
 }
 
-/// The epoch of an end-to-end connection outlives a cut of the link that carries it.
-#[tokio::test]
+/// The epoch of an end-to-end connection outlives a cut of the link that carries it. In virtual time.
+#[tokio::test(start_paused = true)]
 async fn a_cut_link_is_left_and_no_epoch_is_lost() {
     let domain = Domain::new("mesh.test");
     let mut nodes = Nodes::start(&domain, 4, &[(0, 1), (1, 2), (2, 3), (3, 0)]);
     let epoch = up(&mut nodes.transports[0], 2).await;
     nodes.meshes[0].reached(node(3)).await;
     nodes.faults[0].cut();
-    let begin = Instant::now();
+    let begin = tokio::time::Instant::now();
     send(&mut nodes.transports[0], 2, Lane::Ordered(0), b"around").await;
     let (from, _, payload) = receive(&mut nodes.transports[1]).await;
     assert_eq!((from, &payload[..]), (1, &b"around"[..]));
-    // Far less; a busy machine is slow.
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    println!("a message passed {:?} after the cut", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_millis(150), "{:?}", begin.elapsed());
     let path = nodes.meshes[0].paths().into_iter().find(|path| path.destination == node(2)).unwrap();
     assert_eq!(path.next, node(4));
     nodes.faults[0].mend();
@@ -165,8 +165,9 @@ async fn a_link_that_loses_long_frames_is_left_and_no_epoch_is_lost() {
     assert!(ends(&mut nodes.transports[0]).await.is_empty());
 }
 
-/// Cuts of a single path, up to three quarters of the idle timeout of a plain QUIC connection.
-#[tokio::test]
+/// Cuts of a single path, up to three quarters of the idle timeout of a plain QUIC connection. In virtual
+/// time.
+#[tokio::test(start_paused = true)]
 async fn blips_of_a_single_path_lose_no_epoch() {
     let domain = Domain::new("mesh.test");
     let mut nodes = Nodes::line(&domain, 3);
@@ -181,20 +182,20 @@ async fn blips_of_a_single_path_lose_no_epoch() {
         let mut number = 0_u32;
         // Messages are offered during the cut, as of a busy service.
         let mut pace = tokio::time::interval(Duration::from_millis(20));
-        let begin = Instant::now();
+        let begin = tokio::time::Instant::now();
         while begin.elapsed() < Duration::from_millis(cut) {
             send(sender, 3, Lane::Ordered(0), &number.to_le_bytes()).await;
             number += 1;
             pace.tick().await;
         }
         nodes.faults[1].mend();
-        let healed = Instant::now();
+        let healed = tokio::time::Instant::now();
         for expected in 0..number {
             let (_, _, payload) = receive(receiver).await;
             assert_eq!(payload, expected.to_le_bytes(), "after a cut of {cut} ms");
         }
         println!("cut of {cut} ms: {number} messages, all delivered {:?} after healing", healed.elapsed());
-        assert!(healed.elapsed() < Duration::from_secs(2), "{cut}: {:?}", healed.elapsed());
+        assert!(healed.elapsed() < Duration::from_millis(100), "{cut}: {:?}", healed.elapsed());
     }
     for transport in &mut nodes.transports {
         assert_eq!(ends(transport).await, []);
