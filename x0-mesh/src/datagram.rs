@@ -64,8 +64,9 @@
 //! | 6 | a padded frame: a number (2 bytes), then any bytes |
 //! | 7 | a padded frame has arrived: its number (2), and the length of the whole frame (2) |
 //!
-//! A node sends the address when the link comes up, when it changes, and every 10 s, because a frame may be
-//! lost. The receiver takes it for a hint: a neighbour may lie.
+//! A node sends the address when the link comes up, when it has new keys, and when the address changes: three
+//! times, 10 s apart, because a frame may be lost, then every 60 s. The receiver takes it for a hint: a
+//! neighbour may lie.
 //!
 //! A frame of kind 6 is answered by one of kind 7. With them each end examines whether the longest frame of
 //! the link arrives: when the link comes up, 2 s after long datagrams were sent, and every 60 s. Ten that

@@ -195,6 +195,8 @@ impl Net {
 
     fn run(&mut self, time: Duration) {
         let until = self.now + time;
+        // Rounds at one moment: a wake-up that changes nothing would be due again at once, for ever.
+        let mut rounds = 0;
         loop {
             self.collect();
             let frame = self.flying.peek().map(|flying| flying.at.0.0);
@@ -204,6 +206,8 @@ impl Net {
                 self.now = until;
                 return;
             }
+            rounds = if next > self.now { 0 } else { rounds + 1 };
+            assert!(rounds < 1000, "the nodes want to be woken at {next:?} again and again");
             self.now = self.now.max(next);
             while let Some(flying) = self.flying.peek().filter(|flying| flying.at.0.0 <= self.now) {
                 let (from, to) = (flying.from, flying.to);
@@ -252,6 +256,42 @@ fn hand_over(net: &mut Net, from: usize, to: usize, batch: &Batch, is_late: bool
     let (mut bytes, frame_len) = (batch.bytes().to_vec(), batch.item_len());
     let input = Input::Frames { port: PORT, from: address(from), frames: &mut bytes, frame_len, is_late };
     net.nodes[to - 1].handle(net.now, input).unwrap();
+}
+
+/// A datagram of full length waits for its label when the link goes down: nothing wakes the node for it, and it
+/// does not arrive when the link is up again.
+#[test]
+fn a_label_that_waits_does_not_outlive_its_link() {
+    let mut net = Net::line(2);
+    net.cut(1, 2, true);
+    net.run(40 * MS);
+    net.send(1, 2, &[7; 1200]).unwrap();
+    net.run(2 * SECOND);
+    assert!(net.nodes[0].poll_timeout().is_some_and(|at| at > net.now));
+    assert_eq!(net.nodes[0].stats().unlabelled, 1);
+    net.cut(1, 2, false);
+    net.run(2 * SECOND);
+    assert!(net.datagrams.is_empty());
+    net.send(1, 2, &[7; 1200]).unwrap();
+    net.run(SECOND);
+    assert_eq!(net.datagrams.len(), 1);
+}
+
+/// Newer keys are in use while a label of the older ones waits.
+#[test]
+fn a_label_under_older_keys_wakes_nobody() {
+    let mut net = Net::line(2);
+    // The announcement is lost.
+    net.cut(1, 2, true);
+    net.send(1, 2, &[7; 1200]).unwrap();
+    net.collect();
+    net.cut(1, 2, false);
+    net.join(1, 2);
+    net.run(SECOND);
+    assert!(net.nodes[0].poll_timeout().is_some_and(|at| at > net.now));
+    net.send(1, 2, &[8; 1200]).unwrap();
+    net.run(SECOND);
+    assert!(net.datagrams.iter().any(|(_, at, _, payload)| *at == 2 && payload[..] == [8; 1200]));
 }
 
 #[test]

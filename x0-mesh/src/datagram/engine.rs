@@ -397,8 +397,9 @@ impl Datagrams {
 
     fn mtu_changed(&mut self, port: PortId, mtu: usize) -> Result<(), HandleError> {
         self.ports.get_mut(&port).ok_or(HandleError::UnknownPort { port })?.mtu = mtu;
-        let ids: Vec<LinkId> =
-            self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
+        // With the same MTU, what is known of the paths behind the port remains.
+        let is_changed = |link: &&Link| link.port == port && link.lengths.max() != mtu;
+        let ids: Vec<LinkId> = self.links.values().filter(is_changed).map(|link| link.id).collect();
         for id in ids {
             self.examine(id, |link| link.lengths.set_max(mtu));
         }
@@ -412,7 +413,8 @@ impl Datagrams {
         let ids: Vec<LinkId> =
             self.links.values().filter(|link| link.port == port).map(|link| link.id).collect();
         for id in ids {
-            // An idle link asks its neighbour as if there were traffic; an active one sends within 25 ms.
+            // An idle link asks its neighbour as if there were traffic; an active one sends within
+            // `LivenessOptions::interval_active`.
             self.sent(id);
         }
         Ok(())
@@ -446,8 +448,12 @@ impl Datagrams {
             let Some(link) = self.links.get_mut(id) else { continue };
             let (peer, port, address) = (link.peer, link.port, link.address);
             let announcements = link.announcements_due(now);
-            let Some(sessions) = self.routes.sessions(peer) else { continue };
+            let sessions = self.routes.sessions(peer);
             let Some(link) = self.links.get_mut(id) else { continue };
+            let Some(sessions) = sessions else {
+                link.give_up_announcements(now);
+                continue;
+            };
             for nodes in announcements {
                 if let Some(frame) = link.announce(now, nodes, Some(sessions)) {
                     self.outputs.control(port, address, frame);
@@ -504,14 +510,23 @@ impl Datagrams {
         let before = (link.lengths.limit(), link.state());
         change(link);
         let (limit, state) = (link.lengths.limit(), link.state());
-        if (limit, state) == before || link.cost.is_none() {
+        if (limit, state) == before {
             return;
         }
         let peer = link.peer;
+        let is_degraded = state == LivenessState::Degraded;
+        if state != before.1 {
+            let reason = if is_degraded { LivenessReason::LongFramesLost } else { LivenessReason::Heard };
+            link.reason = Some(reason);
+            self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
+        }
+        // A link that is down, or that the router has refused, has no cost.
+        if link.cost.is_none() {
+            return;
+        }
         let Some(cost) = self.links.get(id).map(|link| self.cost(link)) else { return };
         let Some(link) = self.links.get_mut(id) else { return };
         link.cost = Some(cost);
-        let is_degraded = state == LivenessState::Degraded;
         let input = if state == before.1 || is_degraded {
             router::Input::LinkCost { link: id, cost }
         } else {
@@ -523,11 +538,6 @@ impl Datagrams {
             let _ = self.routes.change().handle(self.now, router::Input::LinkDegraded { link: id });
         }
         let _ = self.routes.change().handle(self.now, input);
-        if state != before.1 {
-            let reason = if is_degraded { LivenessReason::LongFramesLost } else { LivenessReason::Heard };
-            link.reason = Some(reason);
-            self.outputs.push(Output::LinkChanged { link: id, peer, state, reason: Some(reason) });
-        }
     }
 
     /// Does what detection and router want, until neither wants anything.
@@ -567,7 +577,11 @@ impl Datagrams {
                 let (mut state, mut reason) = (state, reason);
                 if let Some(link) = self.links.get_mut(id) {
                     match state {
-                        LivenessState::Down => link.lengths.link_down(),
+                        LivenessState::Down => {
+                            link.lengths.link_down();
+                            // Sent when the link is up again, they would be long out of date.
+                            self.stats.unlabelled += link.take_waiting().len() as u64;
+                        }
                         _ => link.lengths.link_up(now),
                     }
                     // A link that lost long frames before is not trusted until they arrive.

@@ -95,6 +95,15 @@ impl Labels {
         self.waiting.values().filter(is_due).copied().collect()
     }
 
+    /// Gives up the announcements that are due, until the next datagrams of their nodes.
+    pub(super) fn give_up(&mut self, now: Duration) {
+        for nodes in self.due(now) {
+            if let Some(given) = self.given.get_mut(&nodes) {
+                given.announcements = 0;
+            }
+        }
+    }
+
     /// The neighbour knows a label.
     pub(super) fn acknowledge(&mut self, label: u16) {
         let Some(nodes) = self.waiting.remove(&label) else { return };
@@ -153,6 +162,20 @@ mod tests {
         }
         assert_eq!(count, ANNOUNCEMENTS_MAX - 1);
         assert!(labels.due(now + ANNOUNCE_INTERVAL).is_empty());
+    }
+
+    #[test]
+    fn an_announcement_that_is_given_up_begins_again_with_a_datagram() {
+        let mut labels = Labels::default();
+        let [early, late] = [2, 3].map(|source| (node(1), node(source)));
+        let now = Duration::from_secs(1);
+        for (nodes, at) in [(early, now), (late, now + ANNOUNCE_INTERVAL / 2)] {
+            labels.form(nodes);
+            assert!(labels.announce(nodes, at));
+        }
+        labels.give_up(now + ANNOUNCE_INTERVAL);
+        assert_eq!(labels.timeout(), Some(now + ANNOUNCE_INTERVAL / 2 + ANNOUNCE_INTERVAL));
+        assert!(labels.announce(early, now + ANNOUNCE_INTERVAL));
     }
 
     #[test]

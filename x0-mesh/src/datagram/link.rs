@@ -122,6 +122,8 @@ impl Link {
         let dropped = (self.keys.len() == KEYS_MAX).then(|| self.keys.remove(0).protection.index());
         let protection = Protection::new(keys);
         self.keys.push(KeySet { protection, labels: Labels::default(), is_renewal_reported: false });
+        // A neighbour that has restarted within the detection time does not know its address.
+        self.notified = None;
         dropped
     }
 
@@ -136,9 +138,13 @@ impl Link {
     /// The newest keys that the peer certainly has: the server of a connection has completed the handshake
     /// after its client, and a frame of the peer shows that it has the keys. Else the newest.
     fn current(&mut self) -> Option<&mut KeySet> {
-        let is_usable = |set: &KeySet| !set.protection.is_client() || set.protection.is_confirmed();
-        let position = self.keys.iter().rposition(is_usable).or(self.keys.len().checked_sub(1))?;
+        let position = self.current_position()?;
         self.keys.get_mut(position)
+    }
+
+    fn current_position(&self) -> Option<usize> {
+        let is_usable = |set: &KeySet| !set.protection.is_client() || set.protection.is_confirmed();
+        self.keys.iter().rposition(is_usable).or(self.keys.len().checked_sub(1))
     }
 
     /// The longest datagram.
@@ -276,13 +282,21 @@ impl Link {
         self.current().map_or_else(Vec::new, |set| set.labels.due(now))
     }
 
+    /// Gives up the announcements that are due: the neighbour has no session, and would refuse them.
+    pub(super) fn give_up_announcements(&mut self, now: Duration) {
+        if let Some(set) = self.current() {
+            set.labels.give_up(now);
+        }
+    }
+
     /// The datagrams that can be sent now, because their labels are known.
     pub(super) fn take_waiting(&mut self) -> Vec<(Nodes, Header, Vec<u8>)> {
         self.waiting.drain(..).collect()
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
-        let labels = self.keys.iter().filter_map(|set| set.labels.timeout());
+        // Labels under other keys are not announced any more.
+        let labels = self.current_position().and_then(|position| self.keys.get(position)?.labels.timeout());
         let notification = self.notified.filter(|_| self.cost.is_some()).map(|notified| notified.next);
         let lengths = self.lengths.timeout();
         self.detection

@@ -16,7 +16,7 @@ const SEND_INTERVAL: Duration = Duration::from_millis(100);
 const DESTINATIONS_MAX: usize = 1024;
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// What was sent to a destination since it was heard.
+/// The datagrams sent to a destination since it was heard.
 #[derive(Debug, Clone, Copy)]
 struct Watch {
     next: NodeId,
@@ -31,6 +31,9 @@ struct Watch {
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     watches: BTreeMap<NodeId, Watch>,
+    /// No watch makes room before: a node that sends to more destinations does not look at all of them for
+    /// each datagram.
+    full_until: Duration,
 }
 
 impl Silence {
@@ -38,8 +41,13 @@ impl Silence {
     /// destination does not answer.
     pub(super) fn sent(&mut self, now: Duration, to: NodeId, next: NodeId) -> Option<Report> {
         if self.watches.len() >= DESTINATIONS_MAX && !self.watches.contains_key(&to) {
+            if now < self.full_until {
+                return None;
+            }
             self.watches.retain(|_, watch| now < watch.sent_at + FORGOTTEN);
             if self.watches.len() >= DESTINATIONS_MAX {
+                let oldest = self.watches.values().map(|watch| watch.sent_at).min();
+                self.full_until = oldest.unwrap_or(now) + FORGOTTEN;
                 return None;
             }
         }
@@ -124,6 +132,8 @@ mod tests {
             assert_eq!(silence.sent(MS, node(10 + number), node(2)), None);
         }
         assert_eq!(silence.watches.len(), DESTINATIONS_MAX);
+        // One was found too many, and none of the others can make room before.
+        assert_eq!(silence.full_until, FORGOTTEN + MS);
         silence.sent(FORGOTTEN + 2 * MS, node(9000), node(2));
         assert_eq!(silence.watches.len(), 1);
     }

@@ -11,11 +11,12 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::address::node_at;
+use super::socket::MeshSocket;
 
 /// An address of a node goes to the first socket, any other to the second.
 #[derive(Debug)]
 pub(super) struct Beside {
-    mesh: Arc<dyn AsyncUdpSocket>,
+    mesh: Arc<MeshSocket>,
     direct: Arc<dyn AsyncUdpSocket>,
     /// Whether the direct socket is of IPv4.
     is_ipv4: bool,
@@ -24,7 +25,7 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    pub(super) fn new(mesh: Arc<dyn AsyncUdpSocket>, direct: Arc<dyn AsyncUdpSocket>) -> Beside {
+    pub(super) fn new(mesh: Arc<MeshSocket>, direct: Arc<dyn AsyncUdpSocket>) -> Beside {
         let is_ipv4 = direct.local_addr().is_ok_and(|address| address.is_ipv4());
         Beside { mesh, direct, is_ipv4, direct_first: AtomicBool::new(false) }
     }
@@ -32,14 +33,15 @@ impl Beside {
 
 impl AsyncUdpSocket for Beside {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        let pollers = [&self.mesh, &self.direct].map(|socket| Arc::clone(socket).create_io_poller());
-        Box::pin(Pollers(pollers))
+        let mesh = Arc::clone(&self.mesh).create_io_poller();
+        Box::pin(Pollers([mesh, Arc::clone(&self.direct).create_io_poller()]))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         if node_at(transmit.destination).is_some() {
             return self.mesh.try_send(transmit);
         }
+        self.mesh.passes();
         // quinn writes IPv4 addresses in the form of IPv6, because the address of the mesh is one (RFC 4291
         // §2.5.5.2).
         let destination = match transmit.destination.ip() {
@@ -60,8 +62,12 @@ impl AsyncUdpSocket for Beside {
     ) -> Poll<io::Result<usize>> {
         let direct_first = self.direct_first.fetch_xor(true, Ordering::Relaxed);
         for is_direct in [direct_first, !direct_first] {
-            let socket = if is_direct { &self.direct } else { &self.mesh };
-            let Poll::Ready(received) = socket.poll_recv(cx, buffers, meta) else { continue };
+            let received = if is_direct {
+                self.direct.poll_recv(cx, buffers, meta)
+            } else {
+                self.mesh.poll_recv(cx, buffers, meta)
+            };
+            let Poll::Ready(received) = received else { continue };
             let count = received?;
             if is_direct {
                 for meta in meta.iter_mut().take(count) {

@@ -152,6 +152,13 @@ impl Core {
             port.socket.set_local(address);
             self.changes.links = true;
         }
+        if port.link.is_some() {
+            // Before the frames: packets of handshakes leave also while there are always more frames.
+            port.socket.set_driver(cx.waker());
+            while let Some((to, packet)) = port.socket.outgoing.pop() {
+                port.push(to, packet);
+            }
+        }
         let Some(link) = &mut port.link else { return false };
         while let Poll::Ready(event) = link.poll_event(cx) {
             // The port exists.
@@ -194,10 +201,6 @@ impl Core {
                 }
                 Poll::Pending => {
                     port.busy = None;
-                    port.socket.set_driver(cx.waker());
-                    while let Some((to, packet)) = port.socket.outgoing.pop() {
-                        port.push(to, packet);
-                    }
                     return false;
                 }
             }
@@ -259,8 +262,14 @@ impl Core {
                     self.expiries.remove(&link);
                     self.renewals.remove(&link);
                     self.changes.links = true;
+                    self.senders.wake_all();
                 }
-                Output::LinkChanged { .. } | Output::AddressSeen { .. } => self.changes.links = true,
+                Output::LinkChanged { .. } => {
+                    self.changes.links = true;
+                    // Another link to the same neighbour may be in use now, without a change of the route.
+                    self.senders.wake_all();
+                }
+                Output::AddressSeen { .. } => self.changes.links = true,
                 Output::RenewKeys { link } => {
                     self.renewals.insert(link);
                     self.changes.links = true;
@@ -399,6 +408,11 @@ impl Core {
         };
         self.senders.tries(busy);
         busy.is_none()
+    }
+
+    /// The sender that was admitted last on this thread sends past the mesh: it waits for no port.
+    pub(super) fn passes(&mut self) {
+        self.senders.tries(None);
     }
 
     /// The neighbours have keys, until the peer's SVID expires.

@@ -7,7 +7,7 @@ use x0_identity::NodeId;
 
 use crate::router::Report;
 
-/// Findings that are kept; the one that was found again for the longest time is dropped.
+/// Findings that are kept; the one that was not found for the longest time is dropped.
 const FINDINGS_MAX: usize = 64;
 
 /// A finding about the network, and when it was made.

@@ -189,6 +189,10 @@ impl Mesh {
     /// at a time can use it: of several sockets of a mesh, each datagram is received by one.
     #[must_use]
     pub fn socket(&self) -> Arc<dyn AsyncUdpSocket> {
+        self.mesh_socket()
+    }
+
+    fn mesh_socket(&self) -> Arc<MeshSocket> {
         let (shared, datagrams) = (Arc::downgrade(&self.shared), Arc::clone(&self.datagrams));
         Arc::new(MeshSocket { local: self.local, shared, datagrams })
     }
@@ -198,7 +202,7 @@ impl Mesh {
     /// [`udp_socket`](crate::quic::udp_socket): for clients, which are no nodes of the mesh.
     #[must_use]
     pub fn socket_beside(&self, direct: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
-        Arc::new(Beside::new(self.socket(), direct))
+        Arc::new(Beside::new(self.mesh_socket(), direct))
     }
 
     /// The longest datagram that the current path to a node carries, in bytes; `None` without a route.
@@ -225,7 +229,7 @@ impl Mesh {
         self.shared.lock().engine.paths().collect()
     }
 
-    /// What was found about the network since the start, the newest last: at most 64 findings, each with a
+    /// The findings about the network since the start, the newest last: at most 64 findings, each with a
     /// different subject.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {

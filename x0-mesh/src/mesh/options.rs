@@ -44,7 +44,8 @@ impl MeshPort {
 
     /// Opens the link again when it has failed: one second later, and every second until that succeeds.
     /// Without it a failed link remains closed; [`Mesh::ports`](super::Mesh::ports) has the reason. `open` is
-    /// called on the task of the mesh, and must not block.
+    /// called on the task of the mesh, and must not block. A port with [`MeshPort::discover`] or
+    /// [`MeshPort::traverse`] needs the same address again: it is the one that is announced.
     #[must_use]
     pub fn reopen(
         mut self,
@@ -111,6 +112,7 @@ impl fmt::Debug for MeshPort {
             .field("discovery", &self.discovery)
             .field("public", &self.public)
             .field("metric", &self.metric)
+            .field("reopens", &self.open.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -147,6 +147,8 @@ impl Port {
         match open() {
             Ok(link) => {
                 self.link = Some(link);
+                // Packets of handshakes that have been given up meanwhile.
+                while self.socket.outgoing.pop().is_some() {}
                 true
             }
             Err(cause) => {

@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 use crate::datagram::PortId;
 
 /// A connection of the QUIC endpoint: the port that had no room for its packet, and the number of changes of
-/// routes at that time.
+/// routes and links at that time.
 #[derive(Debug, Default)]
 pub(super) struct Sender(Mutex<Option<(PortId, u64)>>);
 
@@ -19,7 +19,7 @@ pub(super) struct Senders {
     /// The connection of each thread that may send.
     admitted: HashMap<ThreadId, Weak<Sender>>,
     waiting: Vec<(PortId, Waker)>,
-    /// How often routes have changed: after that another port may be the right one.
+    /// How often routes and links have changed: after that another port may be the right one.
     changes: u64,
 }
 
@@ -60,7 +60,7 @@ impl Senders {
         woken.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A route has changed.
+    /// A route or a link has changed.
     pub(super) fn wake_all(&mut self) {
         self.changes += 1;
         self.waiting.drain(..).for_each(|(_, waker)| waker.wake());

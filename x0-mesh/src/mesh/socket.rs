@@ -44,6 +44,15 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the mesh has ended")
 }
 
+impl MeshSocket {
+    /// A packet of this thread leaves over another socket.
+    pub(super) fn passes(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.lock().passes();
+        }
+    }
+}
+
 impl AsyncUdpSocket for MeshSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(Poller { shared: Weak::clone(&self.shared), sender: Arc::default() })

@@ -412,6 +412,9 @@ fn a_sender_waits_for_the_port_towards_its_peer() {
             assert!(core.poll_writable(&near, &wakers[0]).is_ready());
             assert!(core.takes(node(2)));
         }
+        // A packet to an address beside the mesh.
+        assert!(core.poll_writable(&near, &wakers[0]).is_ready());
+        core.passes();
         // What the endpoint sends by itself changes nothing.
         assert!(!core.takes(node(3)));
         assert!(core.poll_writable(&near, &wakers[0]).is_ready());
@@ -444,6 +447,84 @@ fn a_sender_waits_for_the_port_towards_its_peer() {
         assert!(core.poll_writable(&far, &wakers[1]).is_ready());
         assert!(core.takes(node(3)));
     }
+}
+
+/// Packets of handshakes do not wait until a port has no more frames to receive.
+#[test]
+fn handshakes_go_on_under_load() {
+    use quinn::AsyncUdpSocket as _;
+    let mut pair = Pair::new(true);
+    let packet = [0xc0; 1200];
+    let transmit = quinn::udp::Transmit {
+        destination: at(3),
+        ecn: None,
+        contents: &packet,
+        segment_size: None,
+        src_ip: None,
+    };
+    pair.core.ports[0].socket.try_send(&transmit).unwrap();
+    pair.feed(200);
+    assert!(pair.round(), "more is waiting");
+    assert!(pair.wire.lock().unwrap().sent.iter().any(|frame| frame[..] == packet));
+}
+
+/// A second link to the same neighbour takes over: the route does not change, and the sender goes on.
+#[test]
+fn a_sender_goes_on_over_another_link_to_its_peer() {
+    let mut pair = Pair::new(true);
+    let wire = Arc::new(Mutex::new(Wire::default()));
+    let link = ScriptedLink { wire: Arc::clone(&wire), takes_many: true, peer: at(2) };
+    pair.core.ports.push(Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))), None));
+    pair.core.engine.add_port(FAR, PortOptions::new(MTU));
+    pair.peer.add_port(FAR, PortOptions::new(MTU));
+    let material = [5; FrameKeys::MATERIAL_LEN];
+    let expiry = SystemTime::now() + Duration::from_secs(3600);
+    let place = (FAR, node(2), at(2));
+    pair.core.keyed(pair.now, place, FrameKeys::new(&material, true), expiry).unwrap();
+    let keys = FrameKeys::new(&material, false);
+    pair.peer.handle(pair.now, Input::Keyed { port: FAR, peer: node(1), address: at(1), keys }).unwrap();
+    // Both links come up: frames of each port arrive over its own wire.
+    let pass = |pair: &mut Pair, times: usize, is_first_cut: bool| {
+        for _ in 0..times {
+            pair.now += MS;
+            let _ = pair.peer.handle(pair.now, Input::Timeout);
+            pair.round();
+            for (port, wire) in [(PORT, &pair.wire), (FAR, &wire)] {
+                for mut frame in std::mem::take(&mut wire.lock().unwrap().sent) {
+                    if port == FAR || !is_first_cut {
+                        let input = Input::Frame { port, from: at(1), frame: &mut frame };
+                        pair.peer.handle(pair.now, input).unwrap();
+                    }
+                }
+            }
+            while let Some(output) = pair.peer.poll_output() {
+                if let Output::Transmit { port, frames, .. } = output
+                    && (port == FAR || !is_first_cut)
+                {
+                    let wire = if port == FAR { &wire } else { &pair.wire };
+                    wire.lock().unwrap().incoming.extend(frames.items().map(<[u8]>::to_vec));
+                }
+            }
+        }
+    };
+    pass(&mut pair, 600, false);
+    assert_eq!(pair.core.engine.port_to(node(2)), Some(PORT));
+    // The first port takes nothing any more.
+    pair.wire.lock().unwrap().room = Some(0);
+    for _ in 0..200 {
+        pair.core.send(pair.now, node(2), Ecn::Ect0, &[7; 1000], 1000);
+        pair.core.flush(pair.now);
+    }
+    let (sender, wakes) = (Arc::new(Sender::default()), Arc::new(Wakes::default()));
+    let waker = Waker::from(Arc::clone(&wakes));
+    assert!(pair.core.poll_writable(&sender, &waker).is_ready());
+    assert!(!pair.core.takes(node(2)));
+    assert!(pair.core.poll_writable(&sender, &waker).is_pending());
+    pass(&mut pair, 300, true);
+    assert_eq!(pair.core.engine.port_to(node(2)), Some(FAR));
+    assert!(wakes.0.load(Ordering::SeqCst) > 0, "the sender is woken");
+    assert!(pair.core.poll_writable(&sender, &waker).is_ready());
+    assert!(pair.core.takes(node(2)));
 }
 
 /// A link that is ended in favour of a new neighbour leaves nothing behind.
