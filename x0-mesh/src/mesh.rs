@@ -51,6 +51,9 @@
 //! Nodes behind NATs reach each other over a relay, which any node is unless [`MeshOptions::relay`] says
 //! otherwise. [`MeshPort::traverse`] replaces the relayed path by a direct one where the NATs allow it.
 //!
+//! A paid link has a [`Cost`](crate::router::Cost) with a preference, so that it carries packets only while
+//! no free path exists. [`Mesh::limit_prices`] keeps lanes from it even then.
+//!
 //! # Life of a link
 //! A node dials each address of its ports, again and again until it has keys. An address that was announced
 //! is dialled as long as its node is no neighbour. Keys outlive a cut: a link is
@@ -73,8 +76,10 @@ mod options;
 mod packets;
 mod port;
 mod port_socket;
+mod prices;
 mod redial;
 mod senders;
+mod snapshot;
 mod socket;
 mod traverse;
 
@@ -84,3 +89,5 @@ pub use findings::Finding;
 pub use node::Mesh;
 pub use options::{MeshOptions, MeshPort};
 pub use port::PortFacts;
+pub use prices::{PriceLimiter, PriceLimits};
+pub use snapshot::PeerFacts;

@@ -11,7 +11,7 @@ use x0_mesh::datagram::{
     PortOptions,
 };
 use x0_mesh::liveness::LivenessState;
-use x0_mesh::router::{LinkCost, Report, RouterOptions};
+use x0_mesh::router::{LinkCost, Report, RouterOptions, Throughput};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,8 +258,26 @@ fn hand_over(net: &mut Net, from: usize, to: usize, batch: &Batch, is_late: bool
     net.nodes[to - 1].handle(net.now, input).unwrap();
 }
 
-/// A datagram of full length waits for its label when the link goes down: nothing wakes the node for it, and it
-/// does not arrive when the link is up again.
+/// A tenth of the reference costs ten times as much; an unknown throughput is a last resort.
+#[test]
+fn a_port_costs_what_its_throughput_says() {
+    for (throughput, metric) in [(Some(100_000_000), 2560), (None, 16_384)] {
+        let mut net = Net::new(2);
+        let options = PortOptions::new(MTU).metric(Throughput::default());
+        let options = match throughput {
+            Some(rate) => options.throughput(rate),
+            None => options,
+        };
+        net.nodes[0].add_port(PORT, options);
+        net.join(1, 2);
+        net.run(SECOND);
+        let path = net.nodes[0].path(node(2)).unwrap();
+        assert_eq!((path.metric, path.next), (metric, node(2)));
+    }
+}
+
+/// A datagram of full length waits for its label when the link goes down: nothing wakes the node for it, and
+/// it does not arrive when the link is up again.
 #[test]
 fn a_label_that_waits_does_not_outlive_its_link() {
     let mut net = Net::line(2);

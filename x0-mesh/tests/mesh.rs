@@ -110,6 +110,13 @@ async fn nodes_that_are_three_hops_apart_exchange_messages() {
     assert!(relay.relayed_bytes > 600_000, "{relay:?}");
     let path = nodes.meshes[0].paths().into_iter().find(|path| path.destination == node(4)).unwrap();
     assert_eq!((path.next, path.mtu), (node(2), 1200));
+    let peers = nodes.meshes[0].peers(&nodes.transports[0].peers());
+    assert_eq!(peers.iter().map(|facts| facts.peer).collect::<Vec<_>>(), [2, 3, 4].map(node));
+    let far = peers[2];
+    assert_eq!((far.path, far.first_link.map(|link| link.peer)), (Some(path), Some(node(2))));
+    let connection = far.connection.unwrap();
+    assert!(connection.sent_bytes > 600_000 && connection.received_bytes > 1200, "{connection:?}");
+    assert_eq!((connection.mtu, connection.rtt > Duration::ZERO), (1200, true));
     assert!(format!("{:?}", nodes.meshes[0]).contains("rtt"));
 }
 

@@ -222,17 +222,13 @@ impl Datagrams {
 
     /// All paths, in no particular order.
     pub fn paths(&self) -> impl Iterator<Item = PathFacts> {
-        self.routes.router().routes().map(|route| PathFacts {
-            destination: route.destination,
-            next: route.next,
-            link: route.link,
-            kind: route.kind,
-            metric: route.distance.metric,
-            price: route.price,
-            region: route.region,
-            mtu: usize::from(route.mtu),
-            backups: route.backups,
-        })
+        self.routes.router().routes().map(PathFacts::of)
+    }
+
+    /// The path to a node, `None` if there is none.
+    #[must_use]
+    pub fn path(&self, to: NodeId) -> Option<PathFacts> {
+        self.routes.router().route(to).map(PathFacts::of)
     }
 
     /// All links, in the order in which they were made.
@@ -472,7 +468,9 @@ impl Datagrams {
         let mut sample = link.detection.liveness().sample();
         sample.receive_ratio.get_or_insert(1.0);
         sample.send_ratio.get_or_insert(1.0);
-        let cost = self.ports.get(&link.port).map_or(LinkCost::new(1), |port| port.metric.cost(&sample));
+        let port = self.ports.get(&link.port);
+        sample.throughput = port.and_then(|port| port.throughput);
+        let cost = port.map_or(LinkCost::new(1), |port| port.metric.cost(&sample));
         cost.mtu(cost.mtu.min(u16::try_from(link.mtu()).unwrap_or(u16::MAX - 1)))
     }
 

@@ -7,7 +7,7 @@ use x0_identity::NodeId;
 
 use super::PortId;
 use crate::liveness::{LivenessReason, LivenessState};
-use crate::router::{LinkCost, LinkId, RouteKind};
+use crate::router::{LinkCost, LinkId, Route, RouteKind};
 
 /// A link at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,6 +73,22 @@ pub struct PathFacts {
     pub mtu: usize,
     /// Other neighbours that take over at once when this one fails.
     pub backups: usize,
+}
+
+impl PathFacts {
+    pub(super) fn of(route: Route) -> PathFacts {
+        PathFacts {
+            destination: route.destination,
+            next: route.next,
+            link: route.link,
+            kind: route.kind,
+            metric: route.distance.metric,
+            price: route.price,
+            region: route.region,
+            mtu: usize::from(route.mtu),
+            backups: route.backups,
+        }
+    }
 }
 
 /// Counts of a [`Datagrams`](super::Datagrams) since it was made.

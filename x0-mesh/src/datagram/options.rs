@@ -72,6 +72,10 @@ pub struct PortOptions {
     pub mtu: usize,
     /// What its links cost. [`Etx`] unless set.
     pub metric: Box<dyn Metric>,
+    /// The throughput of its links in bits per second, if the owner knows it, as the speed of an interface:
+    /// the metric [`Throughput`](crate::router::Throughput) needs it, because probes are too few to measure
+    /// it.
+    pub throughput: Option<u64>,
     /// [`LivenessOptions::interval_idle_max`] of new links of the port, if it is to differ from that of the
     /// other ports.
     pub interval_idle_max: Option<Duration>,
@@ -81,13 +85,20 @@ impl PortOptions {
     /// A port with frames of up to `mtu` bytes.
     #[must_use]
     pub fn new(mtu: usize) -> PortOptions {
-        PortOptions { mtu, metric: Box::new(Etx), interval_idle_max: None }
+        PortOptions { mtu, metric: Box::new(Etx), throughput: None, interval_idle_max: None }
     }
 
     /// Sets [`PortOptions::interval_idle_max`].
     #[must_use]
     pub fn interval_idle_max(mut self, interval_idle_max: Duration) -> PortOptions {
         self.interval_idle_max = Some(interval_idle_max);
+        self
+    }
+
+    /// Sets [`PortOptions::throughput`].
+    #[must_use]
+    pub fn throughput(mut self, bits_per_second: u64) -> PortOptions {
+        self.throughput = Some(bits_per_second);
         self
     }
 

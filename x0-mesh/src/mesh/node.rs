@@ -23,13 +23,15 @@ use super::no_route::end_always;
 use super::packets::Packets;
 use super::port::Port;
 use super::port_socket::PortSocket;
+use super::prices::wake_always;
 use super::redial::redial_always;
 use super::socket::MeshSocket;
 use super::traverse::traverse_always;
-use super::{Finding, MeshOptions, PortFacts, StartError};
+use super::{Finding, MeshOptions, PeerFacts, PortFacts, PriceLimiter, PriceLimits, StartError};
+use crate::Transport;
 use crate::datagram::{DatagramError, DatagramStats, Datagrams, LinkFacts, PathFacts, PortId, PortOptions};
 use crate::discovery::Discovery;
-use crate::quic::PeerBook;
+use crate::quic::{PeerBook, PeerLink};
 use crate::router::RouterStats;
 use crate::traversal::{Traversal, TraversalStats};
 
@@ -112,6 +114,7 @@ impl Mesh {
             let id = PortId(u32::try_from(number).unwrap_or(u32::MAX));
             let mut settings = PortOptions::new(mtu);
             settings.metric = port.metric;
+            settings.throughput = port.throughput;
             // Behind a NAT the pause follows the lifetime of its mappings.
             settings.interval_idle_max = port.public.is_some().then_some(TRAVERSE_IDLE_MAX);
             engine.add_port(id, settings);
@@ -229,6 +232,20 @@ impl Mesh {
         self.shared.lock().engine.paths().collect()
     }
 
+    /// The peers of a transport on this mesh, by id: the connection to each, and the path that it takes.
+    #[must_use]
+    pub fn peers(&self, transport: &PeerBook) -> Vec<PeerFacts> {
+        let connections = transport.links();
+        let core = self.shared.lock();
+        let links: Vec<LinkFacts> = core.engine.links().collect();
+        let facts = |connection: &PeerLink| {
+            let path = core.engine.path(connection.peer);
+            let first_link = path.and_then(|path| links.iter().find(|link| link.link == path.link).copied());
+            PeerFacts { peer: connection.peer, connection: connection.up, path, first_link }
+        };
+        connections.iter().map(facts).collect()
+    }
+
     /// The findings about the network since the start, the newest last: at most 64 findings, each with a
     /// different subject.
     #[must_use]
@@ -318,6 +335,26 @@ impl Mesh {
     pub fn dial_with_route(&mut self, peers: PeerBook) {
         let task = redial_always(Arc::downgrade(&self.shared), peers);
         self.tasks.push(self.runtime.spawn(task).abort_handle());
+    }
+
+    /// Keeps lanes of a transport on this mesh from paths that cost more than they may: bulk transfers wait
+    /// for a free path, for example, while other messages use a paid one.
+    ///
+    /// ```no_run
+    /// # use x0_mesh::quic::QuicTransport;
+    /// # use x0_mesh::mesh::{Mesh, PriceLimits};
+    /// # use x0_mesh::{Lane, Mux, MuxOptions};
+    /// # fn example(mesh: &mut Mesh, transport: QuicTransport) {
+    /// let limits = PriceLimits::new().lane(Lane::Bulk, 0);
+    /// let mux = Mux::new(mesh.limit_prices(transport, limits), MuxOptions::default());
+    /// # drop(mux);
+    /// # }
+    /// ```
+    pub fn limit_prices<T: Transport>(&mut self, transport: T, limits: PriceLimits) -> PriceLimiter<T> {
+        let limiter = PriceLimiter::new(transport, limits.clone(), &self.shared);
+        let task = wake_always(Arc::downgrade(&self.shared), limiter.waiting(), limits);
+        self.tasks.push(self.runtime.spawn(task).abort_handle());
+        limiter
     }
 
     /// Waits until a route to the node is known.

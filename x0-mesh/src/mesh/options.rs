@@ -22,6 +22,7 @@ pub struct MeshPort {
     pub(super) link: Box<dyn Link>,
     pub(super) neighbours: Vec<SocketAddr>,
     pub(super) metric: Box<dyn Metric>,
+    pub(super) throughput: Option<u64>,
     pub(super) discovery: Option<(Multicast, DiscoveryOptions)>,
     pub(super) open: Option<Open>,
     /// Addresses from outside, if direct paths are sought on the port.
@@ -36,6 +37,7 @@ impl MeshPort {
             link: Box::new(link),
             neighbours: Vec::new(),
             metric: Box::new(Etx),
+            throughput: None,
             discovery: None,
             open: None,
             public: None,
@@ -103,6 +105,16 @@ impl MeshPort {
     }
 }
 
+impl MeshPort {
+    /// Sets the throughput of the links of the port, in bits per second, such as the speed of the interface.
+    /// The metric [`Throughput`](crate::router::Throughput) needs it.
+    #[must_use]
+    pub fn throughput(mut self, bits_per_second: u64) -> MeshPort {
+        self.throughput = Some(bits_per_second);
+        self
+    }
+}
+
 impl fmt::Debug for MeshPort {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -112,6 +124,7 @@ impl fmt::Debug for MeshPort {
             .field("discovery", &self.discovery)
             .field("public", &self.public)
             .field("metric", &self.metric)
+            .field("throughput", &self.throughput)
             .field("reopens", &self.open.is_some())
             .finish_non_exhaustive()
     }

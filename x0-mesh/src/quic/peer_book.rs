@@ -41,6 +41,12 @@ pub struct LinkState {
     pub sent_packets: u64,
     /// QUIC packets that were found lost (RFC 9002 §6).
     pub lost_packets: u64,
+    /// Bytes of UDP datagrams sent since the connection was made.
+    pub sent_bytes: u64,
+    /// Bytes of UDP datagrams that arrived.
+    pub received_bytes: u64,
+    /// The longest UDP datagram that the path is known to carry, in bytes (RFC 9000 §14).
+    pub mtu: u16,
 }
 
 impl PeerBook {
@@ -81,9 +87,16 @@ impl PeerBook {
             peer: *peer,
             last_message_age: entry.heard_at.map(|at| at.elapsed()),
             up: entry.link.as_ref().map(|link| {
-                let path = link.connection.stats().path;
-                let (rtt, sent_packets, lost_packets) = (path.rtt, path.sent_packets, path.lost_packets);
-                LinkState { epoch: link.epoch, rtt, sent_packets, lost_packets }
+                let stats = link.connection.stats();
+                LinkState {
+                    epoch: link.epoch,
+                    rtt: stats.path.rtt,
+                    sent_packets: stats.path.sent_packets,
+                    lost_packets: stats.path.lost_packets,
+                    sent_bytes: stats.udp_tx.bytes,
+                    received_bytes: stats.udp_rx.bytes,
+                    mtu: stats.path.current_mtu,
+                }
             }),
         };
         peers.map(link).collect()

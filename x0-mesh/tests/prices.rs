@@ -1,0 +1,102 @@
+//! Lanes that use paths up to a price only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod quic_common;
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use quic_common::{Domain, node, soon};
+use x0_identity::Identity;
+use x0_mesh::link::{LinkFaultInjector, MemorySegment};
+use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, PriceLimiter, PriceLimits, address};
+use x0_mesh::quic::{QuicOptions, QuicTransport};
+use x0_mesh::router::{Cost, Etx};
+use x0_mesh::{Lane, Next, PeerEventKind, SendError, Transmit, Transport, TransportExt};
+
+fn end(number: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], number))
+}
+
+fn transport(identity: &Identity, number: u64, mesh: &Mesh) -> QuicTransport {
+    let (server, client) = (identity.server_config(), identity.client_config());
+    let peer = 3 - number;
+    let options = QuicOptions::new(node(number), address(node(number)), server, client)
+        .idle_timeout(std::time::Duration::from_secs(60))
+        .peer(node(peer), address(node(peer)));
+    QuicTransport::bind_on(options, mesh.socket()).unwrap()
+}
+
+/// What a lane says to a message for node 2.
+fn offer(limiter: &mut PriceLimiter<QuicTransport>, lane: Lane) -> Poll<Result<(), SendError>> {
+    let transmit = Transmit { to: node(2), lane, payload: b"offered" };
+    limiter.poll_send(&mut Context::from_waker(Waker::noop()), &transmit)
+}
+
+fn price(mesh: &Mesh) -> Option<u16> {
+    mesh.paths().into_iter().find(|path| path.destination == node(2)).map(|path| path.price)
+}
+
+/// Two nodes with a free link and a paid one. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_lane_without_a_budget_waits_for_the_free_path() {
+    let domain = Domain::new("mesh.test");
+    let (free, paid) = (MemorySegment::new(1232), MemorySegment::new(1232));
+    let cost = || Cost::new(Etx).preference(1).price(9);
+    let (free_link, fault) = LinkFaultInjector::new(free.link(end(1)), 1);
+    let identities = [1, 2].map(|number| domain.identity(number));
+    let start = |number: u64, ports: [MeshPort; 2]| {
+        let identity = &identities[usize::try_from(number - 1).unwrap()];
+        let options = MeshOptions::new(node(number), identity.server_config(), identity.client_config());
+        Mesh::start(ports.into_iter().fold(options, MeshOptions::port)).unwrap()
+    };
+    let paid_port = MeshPort::new(paid.link(end(1))).neighbour(end(2)).metric(cost());
+    let mut one = start(1, [MeshPort::new(free_link).neighbour(end(2)), paid_port]);
+    let two = start(2, [MeshPort::new(free.link(end(2))), MeshPort::new(paid.link(end(2))).metric(cost())]);
+    let inner = transport(&identities[0], 1, &one);
+    let limits = PriceLimits::new().lane(Lane::Bulk, 8).lane(Lane::Datagram, 0).lane(Lane::Ordered(1), 9);
+    let mut sender = one.limit_prices(inner, limits);
+    let mut receiver = transport(&identities[1], 2, &two);
+    assert_eq!((sender.local(), sender.get_ref().local()), (node(1), node(1)));
+    assert_eq!(sender.message_len_max(Lane::Bulk), sender.get_ref().message_len_max(Lane::Bulk));
+    let both = |mesh: &Mesh| mesh.links().iter().filter(|link| link.peer == node(2)).count() == 2;
+    soon(one.until(|mesh| both(mesh) && price(mesh) == Some(0))).await;
+    let mut payload = Vec::new();
+    let event = soon(sender.next(&mut payload)).await.unwrap();
+    assert!(
+        matches!(&event, Next::Event(event) if matches!(event.kind, PeerEventKind::Up { .. })),
+        "{event:?}"
+    );
+
+    for lane in [Lane::Bulk, Lane::Datagram, Lane::Ordered(0), Lane::Ordered(1)] {
+        assert_eq!(offer(&mut sender, lane), Poll::Ready(Ok(())), "{lane}");
+        let received = soon(receiver.recv(&mut payload)).await.unwrap();
+        assert_eq!((received.lane, &payload[..]), (lane, &b"offered"[..]));
+    }
+
+    fault.cut();
+    soon(one.until(|mesh| price(mesh) == Some(9))).await;
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    let refused = SendError::Congested { peer: node(2), lane: Lane::Datagram };
+    assert_eq!(offer(&mut sender, Lane::Datagram), Poll::Ready(Err(refused)));
+    for lane in [Lane::Ordered(0), Lane::Ordered(1)] {
+        assert_eq!(offer(&mut sender, lane), Poll::Ready(Ok(())), "{lane}");
+        assert_eq!(soon(receiver.recv(&mut payload)).await.unwrap().lane, lane);
+    }
+    // The waker is called when the free link works again.
+    let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: b"patient" };
+    let (sent, ()) = soon(async { tokio::join!(sender.send(&transmit), async { fault.mend() }) }).await;
+    sent.unwrap();
+    assert_eq!(price(&one), Some(0));
+    assert_eq!(soon(receiver.recv(&mut payload)).await.unwrap().lane, Lane::Bulk);
+    assert_eq!(payload, b"patient");
+
+    // Nor does a message wait for a path to a node that is gone.
+    fault.cut();
+    soon(one.until(|mesh| price(mesh) == Some(9))).await;
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    receiver.close().await;
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Ready(Err(SendError::Unreachable { peer: node(2) })));
+}
