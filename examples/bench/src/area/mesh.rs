@@ -8,7 +8,8 @@
 //! Then a ring of namespaces whose links are cut, beside routing daemons; see [`ring`]. Transfers over the
 //! mesh beside plain quinn, and one node with 200 neighbours; see [`load`] and [`neighbours`].
 //!
-//! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time; see [`routes`].
+//! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time, and a grid of
+//! 10,000 routers of which some restart; see [`routes`].
 
 mod load;
 mod neighbours;
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     /// Nodes in a row and in a column of the large grid of routers
     #[arg(long, default_value_t = 15)]
     pub(crate) side: usize,
+    /// Nodes in a row and in a column of the grid with churn
+    #[arg(long, default_value_t = 100)]
+    pub(crate) crowd: usize,
 }
 
 const P50: Metric = Metric { name: "round trip, median", unit: "us" };
@@ -157,6 +161,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             rows.extend(case.rows());
         }
     }
+    let name = format!("{} routers with churn", options.crowd * options.crowd);
+    // Minutes, and 12 GiB: not for a first look, unless it is asked for.
+    if name.contains(&options.case) && (!options.quick || !options.case.is_empty()) {
+        let case = crowd(name, options.crowd)?;
+        println!("{case}");
+        rows.extend(case.rows());
+    }
     for cases in [ring::cases, load::cases, neighbours::cases] {
         for case in cases(options)? {
             println!("{case}");
@@ -239,6 +250,35 @@ fn grids(name: String, side: usize, is_large: bool) -> Result<Case> {
         let most = babel.control_per_node_second;
         case.aim(CONTROL.name, Some(x0.control_per_node_second), most, CONTROL.unit);
     }
+    Ok(case)
+}
+
+const PEAK: Metric = Metric { name: "memory at the peak", unit: "GiB" };
+const START: Metric = Metric { name: "wall time until every route is known", unit: "s" };
+const CHURN: Metric = Metric { name: "wall time of the churn", unit: "s" };
+/// What 10,000 nodes may take at the peak.
+const PEAK_MOST: f64 = 16.0;
+
+/// One large grid of which some nodes restart.
+fn crowd(name: String, side: usize) -> Result<Case> {
+    let found = routes::crowd(side, crate::memory::allocated)?;
+    let how = format!(
+        "A {side} by {side} grid with the detection of production and links of 1 ms: {:.1} s of virtual time until every node has a          route to every other, then 10 s in which {} nodes crash and start again, then 10 s until every node has all routes again. One run.          The memory is what is allocated, without the overhead of the allocator.",
+        found.started.as_secs_f64(),
+        found.restarts,
+    );
+    let mut case = Case::new("mesh", name, how, vec!["x0-mesh router".to_owned()]);
+    let peak = found.peak as f64;
+    let pairs = (found.nodes * (found.nodes - 1)) as f64;
+    let [start, churn] = found.wall.map(|wall| wall.as_secs_f64());
+    let control = found.control_per_node_second;
+    let gib = peak / (1_u64 << 30) as f64;
+    for (metric, value) in
+        [(START, start), (CHURN, churn), (PEAK, gib), (MEMORY, peak / pairs), (CONTROL, control)]
+    {
+        case.add(metric, 0, value);
+    }
+    case.aim(PEAK.name, Some(gib), PEAK_MOST, PEAK.unit);
     Ok(case)
 }
 

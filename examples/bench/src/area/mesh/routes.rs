@@ -4,7 +4,7 @@
 //! Both are engines without I/O. Babel's packets are encoded and decoded as on a socket, and its engine gets
 //! a tick each 100 ms; it runs with its recommended options, Hellos each 4 s and updates each 16 s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use babel_protocol::{
     Action, DecodeContext, Engine, EngineConfig, Event, RouteKey, RouterId, decode_packet, encode_packets,
 };
+use x0_identity::NodeId;
 use x0_mesh::liveness::LivenessOptions;
 use x0_mesh::sim::{Checks, Fabric, FabricLink, FabricOptions, LinkProfile, Topology};
 
@@ -56,6 +57,83 @@ pub(crate) fn fabric(side: usize, virtual_time: Duration, allocated: fn() -> usi
         ensure!(routes == nodes.len() - 1, "{node} has {routes} routes");
     }
     Ok(found)
+}
+
+/// What a large network under churn took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crowd {
+    pub(crate) nodes: usize,
+    /// Until every node knew every route, and from then to the end.
+    pub(crate) wall: [Duration; 2],
+    /// Of the beginning, in virtual time.
+    pub(crate) started: Duration,
+    /// The most that was allocated at the end of any of the steps.
+    pub(crate) peak: usize,
+    /// Nodes that crashed and started again.
+    pub(crate) restarts: usize,
+    pub(crate) control_per_node_second: f64,
+}
+
+/// How long the nodes have to learn all routes.
+const START_MAX: Duration = Duration::from_secs(120);
+const CHURN: Duration = Duration::from_secs(10);
+/// After the last start of a node.
+const REST: Duration = Duration::from_secs(10);
+/// How many nodes crash in [`CHURN`], nearly.
+const CRASHES: u32 = 20;
+const MEAN_DOWN: Duration = Duration::from_secs(2);
+
+/// A grid of routers of x0-mesh, with the detection of production, of which some crash and start again.
+/// `allocated` says how many bytes the process has allocated.
+pub(crate) fn crowd(side: usize, allocated: fn() -> usize) -> Result<Crowd> {
+    let (start, before) = (Instant::now(), allocated());
+    let options = FabricOptions::default().checks(Checks::None).liveness(LivenessOptions::default());
+    let mut fabric = Fabric::new(1, options);
+    let profile = LinkProfile { delay_min: DELAY, delay_max: DELAY, ..LinkProfile::default() };
+    let grid = Topology::Grid { width: side, height: side };
+    let nodes = fabric.build(&grid, FabricLink::default().profile(profile));
+    let mut peak = 0;
+    let mut step = |fabric: &mut Fabric| {
+        fabric.run_until(fabric.now() + TICK);
+        peak = peak.max(allocated().saturating_sub(before));
+    };
+    let knows_all = |fabric: &Fabric, node: &NodeId| {
+        fabric.router(*node).is_some_and(|router| router.routes().count() == nodes.len() - 1)
+    };
+    // The last of those that lack a route is asked first, so that few are asked each time.
+    let mut lacking: Vec<NodeId> = nodes.clone();
+    while !lacking.is_empty() {
+        ensure!(fabric.now() < START_MAX, "{} nodes have no route to some node", lacking.len());
+        step(&mut fabric);
+        while lacking.last().is_some_and(|node| knows_all(&fabric, node)) {
+            lacking.pop();
+        }
+    }
+    let (started, start_wall) = (fabric.now(), start.elapsed());
+    // Each node crashes after up to twice the mean time.
+    let mean_up = CHURN * u32::try_from(nodes.len())? / (2 * CRASHES);
+    fabric.churn(started + CHURN, mean_up, MEAN_DOWN);
+    let mut restarts = 0;
+    let mut down = BTreeSet::new();
+    while fabric.now() < started + CHURN + REST {
+        step(&mut fabric);
+        let now: BTreeSet<NodeId> =
+            nodes.iter().copied().filter(|node| fabric.router(*node).is_none()).collect();
+        restarts += down.difference(&now).count();
+        down = now;
+    }
+    ensure!(restarts > 0, "no node crashed");
+    let found = nodes.iter().filter(|node| !knows_all(&fabric, node)).count();
+    ensure!(found == 0, "after the churn {found} nodes have no route to some node");
+    let control = fabric.stats().message_bytes + fabric.stats().probe_bytes;
+    Ok(Crowd {
+        nodes: nodes.len(),
+        wall: [start_wall, start.elapsed() - start_wall],
+        started,
+        peak,
+        restarts,
+        control_per_node_second: control as f64 / nodes.len() as f64 / fabric.now().as_secs_f64(),
+    })
 }
 
 /// A node's end of a link: the interface, the node at the other end, and its interface.
@@ -144,4 +222,15 @@ pub(crate) fn babel(side: usize, virtual_time: Duration, allocated: fn() -> usiz
         ensure!(routes + 1 >= count, "node {node} of babel-protocol has {routes} routes");
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_crowd_knows_all_routes_after_some_of_it_restarted() {
+        // So many nodes that some restart within the time of the churn.
+        let crowd = super::crowd(16, crate::memory::allocated).unwrap();
+        assert_eq!(crowd.nodes, 256);
+        assert!(crowd.restarts > 0 && crowd.peak > 256 * 255 * 48, "{crowd:?}");
+    }
 }
