@@ -154,6 +154,10 @@ pub(crate) struct DemoArgs {
     /// The number of nodes
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(5..=9))]
     pub(crate) nodes: u32,
+    /// Join the nodes over the loopback, with fault injectors, even where this process may create network
+    /// namespaces
+    #[arg(long)]
+    pub(crate) loopback: bool,
     /// Keep the temporary folder with identities, data and logs
     #[arg(long)]
     pub(crate) keep: bool,

@@ -5,6 +5,11 @@ pub(crate) mod cluster;
 #[cfg(unix)]
 mod healing;
 mod load;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespaces;
+#[cfg(not(target_os = "linux"))]
+#[path = "demo/namespaces/none.rs"]
+pub(crate) mod namespaces;
 mod records;
 mod report;
 pub(crate) mod screen;
@@ -19,6 +24,7 @@ use x0_kv::Store;
 
 use self::cluster::Cluster;
 use self::load::Load;
+use self::namespaces::Ring;
 use self::records::DataSet;
 use self::report::Report;
 use self::screen::Screen;
@@ -88,14 +94,16 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     screen.records(data.records.len());
 
     screen.doing("starting the nodes");
-    let mut cluster = Cluster::start(folder.path(), report.nodes).await?;
+    let (ring, description) = network(args, report.nodes);
+    report.network = if ring.is_some() { "namespaces" } else { "loopback" };
+    let mut cluster = Cluster::start(folder.path(), report.nodes, ring).await?;
     screen.say(format!(
         "{} nodes run as processes {:?}, each with a folder and a SPIFFE identity of its own in {}",
         cluster.len(),
         cluster.pids(),
         folder.path().display()
     ));
-    screen.say("their links are a ring over UDP on the loopback, each with a fault injector (not network namespaces)");
+    screen.say(description);
     screen.doing("waiting for an election");
     let all = cluster.running(&[]);
     let (leader, term) = cluster.leader(&all, STEP_LIMIT).await?;
@@ -230,6 +238,21 @@ async fn scenario(args: &DemoArgs, screen: &Screen, folder: &Folder, report: &mu
     Ok(())
 }
 
+/// The ring of namespaces if this process may create one, and what the screen says of the network.
+fn network(args: &DemoArgs, count: usize) -> (Option<Ring>, String) {
+    let loopback = "their links are a ring over UDP on the loopback, each with a fault injector";
+    if args.loopback {
+        return (None, format!("{loopback} (--loopback)"));
+    }
+    match Ring::new(count) {
+        Ok(ring) => {
+            let text = "each node has a network namespace of its own; veth pairs join them to a ring";
+            (Some(ring), text.to_owned())
+        }
+        Err(error) => (None, format!("{loopback} (no network namespaces: {})", causes(&error))),
+    }
+}
+
 /// Cuts the link from the leader to the next node in the ring, without a sign to either, and mends it.
 async fn cut_link(
     cluster: &mut Cluster,
@@ -245,9 +268,8 @@ async fn cut_link(
     let relayed = cluster.relayed_bytes().await?;
     steps.load.reset_gap();
     steps.screen.doing("without the link under the leader");
-    let peer = crate::init::node_id(neighbour)?.get();
     let at = Instant::now();
-    cluster.order(leader, &Order::CutLink { peer }).await?;
+    cluster.set_link_cut(leader, true).await?;
     // An entry that the neighbour cannot have before the mesh has found the other way.
     load::put(store, &Bytes::from("probe/link"), &Bytes::from("1"), || {}).await?;
     let target = cluster.status(leader).await?.committed;
@@ -263,7 +285,7 @@ async fn cut_link(
         ));
     }
     let gap = milliseconds(steps.load.longest_gap())?;
-    cluster.order(leader, &Order::MendLink { peer }).await?;
+    cluster.set_link_cut(leader, false).await?;
     steps.screen.say(format!(
         "the link from node {leader}, the leader, to node {neighbour} was cut for {:.1} s: a write passed the other way round the ring \
          after {} ms; node {leader_after} is leader, term {term_after}; {} connections were lost; never {} ms without an acknowledged write",

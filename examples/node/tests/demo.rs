@@ -28,13 +28,27 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
 }
 
-/// A shortened run: the whole scenario, few records.
+/// A shortened run: the whole scenario, few records. As root in network namespaces, where the system has
+/// them.
 #[test]
 fn every_check_passes_and_the_json_has_the_figures() {
+    let unshared = Command::new("unshare").args(["--net", "true"]).output();
+    let network =
+        if unshared.is_ok_and(|output| output.status.success()) { "namespaces" } else { "loopback" };
+    run_whole(&[], network);
+}
+
+#[test]
+fn every_check_passes_over_the_loopback() {
+    run_whole(&["--loopback"], "loopback");
+}
+
+fn run_whole(arguments: &[&str], network: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let output = demo(folder.path()).arg("--json").output().unwrap();
+    let output = demo(folder.path()).arg("--json").args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["network"], network, "{json}");
     for (field, value) in [("written", 300), ("acknowledged", 300), ("read_back", 300), ("lost", 0)] {
         assert_eq!(json[field], value, "{json}");
     }

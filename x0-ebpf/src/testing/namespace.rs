@@ -81,6 +81,16 @@ impl Namespace {
         })?
     }
 
+    /// Moves the calling thread into the namespace for good. Threads and programs that it starts later begin
+    /// there as well; others of the process stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// The thread may not enter, and stays in its namespace.
+    pub fn enter(&self) -> Result<(), NamespaceError> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(refused("enter the namespace"))
+    }
+
     /// The same namespace once more.
     pub(super) fn try_clone(&self) -> Result<Self, NamespaceError> {
         let file = self.file.try_clone();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
 
+use super::namespaces::Ring;
 use crate::control::{Order, Reply};
 
 /// The time in which a node must reply to an order.
@@ -35,9 +36,14 @@ pub(crate) enum StartError {
 }
 
 impl NodeProcess {
-    /// Starts node `number` with the configuration in `folder`, and waits until it listens.
-    pub(crate) async fn start(number: usize, folder: &Path) -> Result<NodeProcess, StartError> {
-        let mut node = NodeProcess::spawn(number, folder).map_err(StartError::Other)?;
+    /// Starts node `number` with the configuration in `folder`, in its namespace of the ring if there is one,
+    /// and waits until it listens.
+    pub(crate) async fn start(
+        number: usize,
+        folder: &Path,
+        ring: Option<&Ring>,
+    ) -> Result<NodeProcess, StartError> {
+        let mut node = NodeProcess::spawn(number, folder, ring).map_err(StartError::Other)?;
         match node.reply().await.map_err(StartError::Other)? {
             Reply::Ready => Ok(node),
             Reply::Failed { is_port_in_use: true, .. } => Err(StartError::PortInUse),
@@ -45,7 +51,7 @@ impl NodeProcess {
         }
     }
 
-    fn spawn(number: usize, folder: &Path) -> Result<NodeProcess> {
+    fn spawn(number: usize, folder: &Path, ring: Option<&Ring>) -> Result<NodeProcess> {
         let own = std::env::current_exe().context("cannot find the path of this program")?;
         let log = folder.join("node.log");
         let output = File::options().create(true).append(true).open(&log);
@@ -56,7 +62,8 @@ impl NodeProcess {
         // A Ctrl-C in the terminal is for the demo, which then ends its nodes itself.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().with_context(|| format!("cannot start node {number}"))?;
+        let child = spawn(number, &mut command, ring);
+        let mut child = child.with_context(|| format!("cannot start node {number}"))?;
         let orders = child.stdin.take();
         let output = child.stdout.take().context("the child process has no standard output")?;
         Ok(NodeProcess { number, child, orders, replies: lines(output)?, log })
@@ -153,7 +160,7 @@ pub(crate) struct Seen {
 
 impl SupervisedNode {
     /// Starts a supervisor with the configuration in `folder`, without waiting for its node.
-    pub(crate) fn start(number: usize, folder: &Path) -> Result<SupervisedNode> {
+    pub(crate) fn start(number: usize, folder: &Path, ring: Option<&Ring>) -> Result<SupervisedNode> {
         let own = std::env::current_exe().context("cannot find the path of this program")?;
         let log = folder.join("node.log");
         let output = File::options().create(true).append(true).open(&log);
@@ -163,8 +170,8 @@ impl SupervisedNode {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(output);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let supervisor =
-            command.spawn().with_context(|| format!("cannot start the supervisor of node {number}"))?;
+        let supervisor = spawn(number, &mut command, ring)
+            .with_context(|| format!("cannot start the supervisor of node {number}"))?;
         Ok(SupervisedNode { number, supervisor, log })
     }
 
@@ -212,6 +219,14 @@ impl Drop for SupervisedNode {
         // Both fail only if the process has ended already.
         let _ = self.supervisor.kill();
         let _ = self.supervisor.wait();
+    }
+}
+
+/// Starts a program of node `number`, in its namespace of the ring if there is one.
+fn spawn(number: usize, command: &mut Command, ring: Option<&Ring>) -> std::io::Result<Child> {
+    match ring {
+        Some(ring) => ring.spawn(number, command),
+        None => command.spawn(),
     }
 }
 

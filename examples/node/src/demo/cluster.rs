@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 #[cfg(unix)]
 use super::child::SupervisedNode;
 use super::child::{NodeProcess, StartError};
+use super::namespaces::Ring;
 use crate::config::{Engine, NodeConfig};
 use crate::control::{CrdtState, Digest, MeshState, Order, Reply, Status};
 use crate::init::{self, Layout};
@@ -29,8 +30,10 @@ const HEAL: &str = "\n[heal]\nmode = \"active\"\nreplace_after_s = 10\n";
 pub(crate) struct Cluster {
     layout: Layout,
     places: Vec<Place>,
-    /// The ends of the links of the ring.
+    /// The ends of the links of a ring over the loopback.
     ends: Vec<SocketAddr>,
+    /// The namespaces of the nodes, if they have namespaces of their own.
+    ring: Option<Ring>,
 }
 
 /// The address and the process of a node.
@@ -48,8 +51,20 @@ struct Place {
 impl Cluster {
     /// Issues identities and starts `count` nodes below `root`, which reach each other over the links of a
     /// ring.
-    pub(crate) async fn start(root: &Path, count: usize) -> Result<Cluster> {
-        Cluster::start_each(root, count, 2 * count, &|number, ends| ring(number, ends) + HEAL).await
+    pub(crate) async fn start(root: &Path, count: usize, ring: Option<Ring>) -> Result<Cluster> {
+        if let Some(ring) = ring {
+            let addresses: Vec<_> = (1..=count).map(|number| ring.address(number)).collect();
+            let layout = init::init(root, TRUST_DOMAIN, &addresses, Engine::Redb, VALIDITY)?;
+            for number in 1..=count {
+                append(&layout.node_config(number), &(ring.links(number) + HEAL))?;
+            }
+            return match Cluster::start_on(layout, addresses, Vec::new(), Some(ring)).await {
+                Ok(cluster) => Ok(cluster),
+                Err(StartError::Other(error)) => Err(error),
+                Err(StartError::PortInUse) => bail!("a port of a new network namespace is in use"),
+            };
+        }
+        Cluster::start_each(root, count, 2 * count, &|number, ends| loopback_ring(number, ends) + HEAL).await
     }
 
     /// Issues identities and starts `count` nodes below `root`, which reach each other directly, with lines
@@ -77,7 +92,7 @@ impl Cluster {
             for number in 1..=count {
                 append(&layout.node_config(number), &extra(number, &ends))?;
             }
-            match Cluster::start_on(layout, addresses, ends).await {
+            match Cluster::start_on(layout, addresses, ends, None).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(StartError::Other(error)) => return Err(error),
                 // The started nodes have ended, and their files name the wrong ports.
@@ -91,13 +106,14 @@ impl Cluster {
         layout: Layout,
         addresses: Vec<SocketAddr>,
         ends: Vec<SocketAddr>,
+        ring: Option<Ring>,
     ) -> Result<Cluster, StartError> {
         let mut places = Vec::new();
         for (number, address) in (1..).zip(addresses) {
-            let process = NodeProcess::start(number, &layout.node(number)).await?;
+            let process = NodeProcess::start(number, &layout.node(number), ring.as_ref()).await?;
             places.push(Place { address, process: Some(process), started: Instant::now(), held: None });
         }
-        Ok(Cluster { layout, places, ends })
+        Ok(Cluster { layout, places, ends, ring })
     }
 
     /// Issues an identity to one more node, with links to two nodes of the ring, and starts it under a
@@ -105,11 +121,15 @@ impl Cluster {
     #[cfg(unix)]
     pub(crate) fn start_spare(&self, root: &Path) -> Result<(SupervisedNode, SocketAddr)> {
         let number = self.len() + 1;
-        let [address, link] = free_addresses(2)?[..] else { bail!("two addresses were asked for") };
+        let (address, links) = if let Some(ring) = &self.ring {
+            (ring.address(number), ring.links(number))
+        } else {
+            let [address, link] = free_addresses(2)?[..] else { bail!("two addresses were asked for") };
+            (address, spare_link(link, &self.ends))
+        };
         let config = init::extend(root, number, address, VALIDITY)?;
-        append(&config, &spare_link(link, &self.ends))?;
-        append(&config, HEAL)?;
-        Ok((SupervisedNode::start(number, &self.layout.node(number))?, address))
+        append(&config, &(links + HEAL))?;
+        Ok((SupervisedNode::start(number, &self.layout.node(number), self.ring.as_ref())?, address))
     }
 
     /// Stops the supervisor of the spare node, and runs the node as the others are run. Returns its number.
@@ -178,6 +198,16 @@ impl Cluster {
             Reply::Mesh(state) => Ok(state),
             other => bail!("node {number} sent an unexpected reply: {other:?}"),
         }
+    }
+
+    /// Cuts or mends the link from node `number` to the next one, without a sign to the nodes.
+    pub(crate) async fn set_link_cut(&mut self, number: usize, is_cut: bool) -> Result<()> {
+        if let Some(ring) = &mut self.ring {
+            return ring.set_cut(number, is_cut);
+        }
+        let peer = init::node_id(self.next(number))?.get();
+        let order = if is_cut { Order::CutLink { peer } } else { Order::MendLink { peer } };
+        self.order(number, &order).await.map(|_| ())
     }
 
     /// The bytes that the running nodes have relayed so far.
@@ -293,7 +323,10 @@ impl Cluster {
         let process = place.process.take().with_context(|| format!("node {number} is not running"))?;
         let killed = Instant::now();
         process.kill()?;
-        place.held = UdpSocket::bind(place.address).ok();
+        place.held = match &self.ring {
+            Some(ring) => ring.hold(number),
+            None => UdpSocket::bind(place.address).ok(),
+        };
         Ok(killed)
     }
 
@@ -304,7 +337,7 @@ impl Cluster {
         let begun = Instant::now();
         drop(place.held.take());
         loop {
-            match NodeProcess::start(number, &folder).await {
+            match NodeProcess::start(number, &folder, self.ring.as_ref()).await {
                 Ok(process) => {
                     place.process = Some(process);
                     place.started = Instant::now();
@@ -369,7 +402,7 @@ impl Cluster {
 
 /// The links of node `number` in a ring: one to the next node and one to the node before. Both ends dial, so
 /// that a node that was started again waits for no other.
-fn ring(number: usize, ends: &[SocketAddr]) -> String {
+fn loopback_ring(number: usize, ends: &[SocketAddr]) -> String {
     let count = ends.len() / 2;
     // Link n, from 0, joins the nodes n + 1 and n + 2 by the ends 2n and 2n + 1.
     let (after, before) = (number - 1, (number + count - 2) % count);
@@ -442,7 +475,7 @@ mod tests {
         let end = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let ends: Vec<SocketAddr> = (0..6).map(end).collect();
         let links = |number| {
-            let text = ring(number, &ends);
+            let text = loopback_ring(number, &ends);
             let addresses: Vec<String> = text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
             addresses.join(" ").replace("127.0.0.1:", "")
         };

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     /// The source of the records.
     pub(crate) source: String,
     pub(crate) nodes: usize,
+    /// The network between the nodes: `namespaces`, joined by veth pairs, or `loopback`.
+    pub(crate) network: &'static str,
     /// Records passed to the store.
     pub(crate) written: usize,
     /// Records that the store acknowledged.
