@@ -85,8 +85,10 @@ async fn a_lane_without_a_budget_waits_for_the_free_path() {
     }
     // The waker is called when the free link works again.
     let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: b"patient" };
+    let begin = tokio::time::Instant::now();
     let (sent, ()) = soon(async { tokio::join!(sender.send(&transmit), async { fault.mend() }) }).await;
     sent.unwrap();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!(price(&one), Some(0));
     assert_eq!(soon(receiver.recv(&mut payload)).await.unwrap().lane, Lane::Bulk);
     assert_eq!(payload, b"patient");
