@@ -81,6 +81,10 @@ pub mod retrieve;
 pub mod simd;
 pub mod telemetry;
 
+/// Unit tests use the simulated folder of the integration tests, which names this crate.
+#[cfg(all(test, feature = "kv"))]
+extern crate self as x0_ml;
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

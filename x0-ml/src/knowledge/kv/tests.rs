@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod three_nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,16 +27,21 @@ fn options() -> KvKnowledgeOptions {
     KvKnowledgeOptions::new().grace(GRACE)
 }
 
-/// The process ends before its write number `left`.
+/// The process ends before its write number `left`, or after that write and before its answer.
 struct Stopping {
     inner: Box<dyn Cells>,
     left: Arc<AtomicUsize>,
+    loses_answer: bool,
 }
 
 impl Stopping {
-    fn write(&self) -> Result<(), OperationError> {
-        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| OperationError::Closed)
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, OperationError>) -> Result<T, OperationError> {
+        let step = |left: usize| left.checked_sub(1);
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
+            Ok(1) if self.loses_answer => write().and(Err(OperationError::Closed)),
+            Ok(_) => write(),
+            Err(_) => Err(OperationError::Closed),
+        }
     }
 }
 
@@ -58,15 +65,13 @@ impl Cells for Stopping {
         self.inner.get_latest(key)
     }
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<u64, OperationError> {
-        self.write()?;
-        self.inner.put(key, value)
+        self.write(|| self.inner.put(key, value))
     }
     fn put_all(&self, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), OperationError> {
         entries.into_iter().try_for_each(|(key, value)| self.put(key, value).map(drop))
     }
     fn delete(&self, key: &[u8], revision: u64) -> Result<bool, OperationError> {
-        self.write()?;
-        self.inner.delete(key, revision)
+        self.write(|| self.inner.delete(key, revision))
     }
     fn range(&self, prefix: &[u8], from: &Bound<Vec<u8>>, max: usize) -> Result<Entries, OperationError> {
         self.inner.range(prefix, from, max)
@@ -268,7 +273,8 @@ fn a_writer_that_stops_anywhere_leaves_a_document_as_it_was_or_as_it_shall_be() 
             drop(KvKnowledge::create(&store, "manuals", kind, options()).unwrap());
             let inner = cells(&store, "manuals", kind).unwrap();
             let long_texts = LongTexts::new(&store, &keyspace("manuals"));
-            let stopping = Stopping { inner, left: Arc::new(AtomicUsize::new(left)) };
+            let left_over = Arc::new(AtomicUsize::new(left));
+            let stopping = Stopping { inner, left: left_over, loses_answer: false };
             let mut writer = KvKnowledge::over(Box::new(stopping), long_texts, options()).unwrap();
             let (before, after, is_done) = run(&mut writer);
             drop(writer);
