@@ -287,8 +287,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder
     /// are tried again.
     pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
-        let output = self.searcher.change().engine.poll_output();
-        if let Some(output) = output {
+        if let Some(output) = self.next_output() {
             self.carry_out(now, output)?;
             return Ok(true);
         }
@@ -331,8 +330,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     pub fn save(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
         self.searcher.change().engine.save();
         loop {
-            let output = self.searcher.change().engine.poll_output();
-            let Some(output) = output else { break };
+            let Some(output) = self.next_output() else { break };
             let is_save = matches!(output, Output::Save { .. });
             self.carry_out(now, output)?;
             if is_save {
@@ -407,7 +405,25 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         handled
     }
 
+    /// The next output; a publication is carried out.
+    fn next_output(&mut self) -> Option<Output> {
+        let begun = Telemetry::begin();
+        // A query holds this lock while it reads the vectors and the passages: both change together, and so
+        // does the revision that the engine reports as applied.
+        let mut held = self.searcher.change();
+        let output = held.engine.poll_output();
+        if output == Some(Output::Publish) {
+            self.index.publish();
+            self.telemetry.ended(Stage::Publish, begun);
+            self.telemetry.state(&held.engine);
+        }
+        output
+    }
+
     fn carry_out(&mut self, now: Duration, output: Output) -> Result<(), KnowledgeError> {
+        if output == Output::Publish {
+            return Ok(());
+        }
         let (stage, begun) = (Stage::of(&output), Telemetry::begin());
         let answer = self.perform(output);
         self.telemetry.ended(stage, begun);
@@ -462,10 +478,6 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 self.withdrawn.extend(withdrawn);
                 return None;
             }
-            Output::Publish => {
-                self.index.publish();
-                return None;
-            }
             Output::Save { catalogue } => {
                 let (vectors, lexical) = (self.index.save(), self.searcher.held().lexical.save());
                 let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
@@ -474,7 +486,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 self.is_saved = self.forget_withdrawn() && is_written;
                 Input::Saved { is_durable: self.is_saved }
             }
-            Output::LeftOut { .. } => return None,
+            // `next_output` has carried a publication out.
+            Output::LeftOut { .. } | Output::Publish => return None,
         })
     }
 

@@ -26,6 +26,10 @@ const FAILURES_IN_A_ROW: u32 = 3;
 /// answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time, and a
 /// `Read` for [`Input::Late`] as well; a `Save` may wait beside it. An error of `handle` changes nothing.
 ///
+/// The call that returns a `Publish` puts a complete document in the place of its earlier revision. A driver whose queries run on other threads therefore takes a `Publish` and publishes under one lock: a
+/// query then sees the earlier revision or the new one, and [`applied`](Self::applied) never names what
+/// readers do not find.
+///
 /// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max)
 /// chunks. Until it is complete, queries cite its earlier revision. A document of which a step fails waits
 /// aside while the others are indexed, and is then tried again.
@@ -64,7 +68,7 @@ pub struct Knowledge {
     applied: u64,
     /// The highest revision that any input named.
     seen: u64,
-    /// `applied` as it was before the outputs that wait were made.
+    /// `applied` as it was before the documents were complete that wait for their `Publish`.
     published: u64,
     waiting: Waiting,
     work: Option<Work>,
@@ -83,8 +87,27 @@ pub struct Knowledge {
     is_saving: bool,
     failures: u32,
     retry_at: Option<Duration>,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<Queued>,
     stats: KnowledgeStats,
+}
+
+/// An output, or what becomes one when it is taken.
+#[derive(Debug)]
+enum Queued {
+    Output(Output),
+    /// A complete document, which is cited from its `Publish` on.
+    Complete(Box<Complete>),
+    /// A removed document, which is cited until its chunks leave.
+    Removed(DocumentId),
+    /// The catalogue is that of the moment at which this is taken.
+    Save,
+}
+
+#[derive(Debug)]
+struct Complete {
+    document: DocumentId,
+    known: Known,
+    names: Vec<ChunkId>,
 }
 
 /// Counters of an engine since it was made.
@@ -191,8 +214,8 @@ impl Knowledge {
         let mut engine = Self::over(options, catalogue);
         if !unfinished.is_empty() {
             let ids = unfinished.into_iter().collect();
-            engine.outputs.push_back(Output::Remove { ids, withdrawn: Vec::new() });
-            engine.outputs.push_back(Output::Publish);
+            engine.output(Output::Remove { ids, withdrawn: Vec::new() });
+            engine.output(Output::Publish);
         }
         Ok(engine)
     }
@@ -231,11 +254,10 @@ impl Knowledge {
     /// far are carried out.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        let is_change = |output: &Output| {
-            matches!(output, Output::Insert { .. } | Output::Remove { .. } | Output::Publish)
-        };
         // A reader that asks for the revision must find what it brought.
-        if self.outputs.iter().any(is_change) { self.published } else { self.applied }
+        let is_change = |queued: &Queued| matches!(queued, Queued::Complete(_) | Queued::Removed(_));
+        let is_waiting = self.outputs.iter().any(is_change);
+        if is_waiting { self.published } else { self.applied }
     }
 
     /// The newest revision that the store reported. [`applied`](Self::applied) lags by the difference.
@@ -265,7 +287,49 @@ impl Knowledge {
 
     /// The next output; `None`: the next input can be given.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        match self.outputs.pop_front()? {
+            Queued::Output(output) => Some(output),
+            Queued::Complete(complete) => {
+                self.cite(*complete);
+                Some(Output::Publish)
+            }
+            Queued::Removed(document) => {
+                let gone = self.passages.remove(&document);
+                self.stats.documents_removed += 1;
+                self.outputs.push_front(Queued::Output(Output::Publish));
+                self.withdraw(gone);
+                self.poll_output()
+            }
+            Queued::Save => {
+                let catalogue = catalogue::encode(&self.passages, self.applied(), &self.unfinished);
+                Some(Output::Save { catalogue })
+            }
+        }
+    }
+
+    /// Puts a complete document in the place of its earlier revision, whose chunks leave next.
+    fn cite(&mut self, Complete { document, known, names }: Complete) {
+        for (id, _) in &known.chunks {
+            self.unfinished.remove(id);
+        }
+        let gone = self.passages.replace(&document, known, &names);
+        self.stats.documents_indexed += 1;
+        if !gone.is_empty() {
+            self.outputs.push_front(Queued::Output(Output::Publish));
+            self.withdraw(gone);
+        }
+    }
+
+    /// Takes chunks that stand nowhere any more out of the indexes, before all that waits.
+    fn withdraw(&mut self, gone: Vec<(VectorId, ChunkId)>) {
+        if !gone.is_empty() {
+            let (ids, withdrawn) = gone.into_iter().unzip();
+            self.outputs.push_front(Queued::Output(Output::Remove { ids, withdrawn }));
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push_back(Queued::Output(output));
     }
 
     /// When [`Input::Timeout`] is due; `None`: never.
@@ -375,7 +439,8 @@ impl Knowledge {
 
     fn list(&mut self) {
         if let Some(scan) = &self.scan {
-            self.outputs.push_back(Output::List { after: scan.after.clone(), max: self.options.page_max });
+            let (after, max) = (scan.after.clone(), self.options.page_max);
+            self.output(Output::List { after, max });
         }
     }
 
@@ -391,9 +456,8 @@ impl Knowledge {
         let Some((revision, Document { text, source, tags })) = found else {
             self.end_work();
             if self.passages.revision(&document).is_some() {
-                let gone = self.passages.remove(&document);
-                self.stats.documents_removed += 1;
-                self.complete(now, gone);
+                self.outputs.push_back(Queued::Removed(document));
+                self.changed(now);
             }
             return Ok(());
         };
@@ -403,7 +467,7 @@ impl Knowledge {
         }
         let text: Arc<str> = text.into();
         work.step = Step::Chunking(Read { revision, text: Arc::clone(&text), source, tags });
-        self.outputs.push_back(Output::Chunk { document, text });
+        self.output(Output::Chunk { document, text });
         Ok(())
     }
 
@@ -445,7 +509,8 @@ impl Knowledge {
             embedding.batch = embedding.missing.drain(..batch).collect();
             self.jobs += 1;
             embedding.job = self.jobs;
-            self.outputs.push_back(Output::Embed { job: self.jobs, chunks: embedding.batch.clone() });
+            let chunks = embedding.batch.clone();
+            self.output(Output::Embed { job: self.jobs, chunks });
             return;
         }
         let Some(Work { document, change, step: Step::Embedding(read, embedding) }) = self.work.take() else {
@@ -454,14 +519,10 @@ impl Knowledge {
         self.waiting.done(change);
         let names: Vec<ChunkId> = embedding.chunks.iter().map(|(_, chunk, _)| *chunk).collect();
         let chunks: Vec<_> = embedding.chunks.into_iter().map(|(id, _, span)| (id, span)).collect();
-        for (id, _) in &chunks {
-            self.unfinished.remove(id);
-        }
         let known = Known { revision: read.revision, source: read.source, tags: read.tags, chunks };
         self.seen = self.seen.max(read.revision);
-        let gone = self.passages.replace(&document, known, &names);
-        self.stats.documents_indexed += 1;
-        self.complete(now, gone);
+        self.outputs.push_back(Queued::Complete(Box::new(Complete { document, known, names })));
+        self.changed(now);
     }
 
     fn embedded(&mut self, now: Duration, job: u64, vectors: Vec<f32>) -> Result<(), HandleError> {
@@ -479,19 +540,14 @@ impl Knowledge {
         self.failures = 0;
         self.stats.chunks_embedded += chunks.len() as u64;
         self.unfinished.extend(chunks.iter().map(|chunk| chunk.id));
-        self.outputs.push_back(Output::Insert { chunks, vectors });
+        self.output(Output::Insert { chunks, vectors });
         self.embed_or_complete(now);
         Ok(())
     }
 
-    /// A document is complete or removed: its old chunks leave, readers see it, and a save is due some time.
-    fn complete(&mut self, now: Duration, gone: Vec<(VectorId, ChunkId)>) {
+    /// A document is complete or removed, and a save is due some time.
+    fn changed(&mut self, now: Duration) {
         self.failures = 0;
-        if !gone.is_empty() {
-            let (ids, withdrawn) = gone.into_iter().unzip();
-            self.outputs.push_back(Output::Remove { ids, withdrawn });
-        }
-        self.outputs.push_back(Output::Publish);
         self.unsaved += 1;
         self.unsaved_since.get_or_insert(now);
     }
@@ -511,7 +567,7 @@ impl Knowledge {
             {
                 self.waiting.done(change);
                 self.stats.documents_left_out += 1;
-                self.outputs.push_back(Output::LeftOut { document });
+                self.output(Output::LeftOut { document });
             } else {
                 self.waiting.put_aside(document, change, now + self.delay(change.attempts), Aside::Failed);
             }
@@ -553,7 +609,7 @@ impl Knowledge {
     fn take_due(&mut self, now: Duration) {
         for document in self.waiting.take_due(now) {
             self.stats.documents_left_out += 1;
-            self.outputs.push_back(Output::LeftOut { document });
+            self.output(Output::LeftOut { document });
         }
     }
 
@@ -563,7 +619,7 @@ impl Knowledge {
         let inserted: Vec<VectorId> =
             embedding.chunks.iter().map(|(id, ..)| *id).filter(|id| self.unfinished.remove(id)).collect();
         if !inserted.is_empty() {
-            self.outputs.push_back(Output::Remove { ids: inserted, withdrawn: Vec::new() });
+            self.output(Output::Remove { ids: inserted, withdrawn: Vec::new() });
         }
     }
 
@@ -596,7 +652,7 @@ impl Knowledge {
                 self.scan = Some(Scan { after: None, revision: None });
                 self.list();
             } else if let Some((document, change)) = self.waiting.take() {
-                self.outputs.push_back(Output::Read { document: document.clone() });
+                self.output(Output::Read { document: document.clone() });
                 self.work = Some(Work { document, change, step: Step::Reading });
             }
         }
@@ -611,8 +667,7 @@ impl Knowledge {
     pub fn save(&mut self) {
         if !self.is_saving {
             (self.is_saving, self.unsaved, self.unsaved_since) = (true, 0, None);
-            let catalogue = catalogue::encode(&self.passages, self.applied, &self.unfinished);
-            self.outputs.push_back(Output::Save { catalogue });
+            self.outputs.push_back(Queued::Save);
         }
     }
 

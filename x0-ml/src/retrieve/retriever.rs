@@ -171,16 +171,21 @@ impl<'a> Retriever<'a> {
                 self.vectors.search(&search).map_err(QueryError::Search)?
             }
         };
+        // Chunks of a document that is not complete yet must not fill the list.
+        let is_placed = |id: VectorId| self.passages.chunks.contains_key(&id);
+        let is_any_unplaced = self.lexical.len() > self.passages.chunks_len();
+        let placed: Option<Filter<'_>> = is_any_unplaced.then_some(&is_placed as Filter<'_>);
         let lexical = match query.mode {
             Mode::Dense => Vec::new(),
-            Mode::Hybrid | Mode::Lexical => self.lexical.search(query.text, depth, filter),
+            Mode::Hybrid | Mode::Lexical => self.lexical.search(query.text, depth, filter.or(placed)),
         };
         let mut hits: Vec<Hit> = Vec::new();
+        let candidates = query.diversity.map_or(query.k, |_| query.k.saturating_mul(4));
         for fused in fuse(&dense, &lexical, query.fusion) {
-            self.merge(&mut hits, fused, query);
+            self.merge(&mut hits, fused, query, candidates);
         }
         if let Some(lambda) = query.diversity {
-            hits.truncate(query.k.saturating_mul(4));
+            hits.truncate(candidates);
             hits = self.diverse(hits, lambda, query.k);
         }
         hits.truncate(query.k);
@@ -218,8 +223,9 @@ impl<'a> Retriever<'a> {
         })
     }
 
-    /// Adds a chunk, or widens the passage of the same document that it overlaps.
-    fn merge(&self, hits: &mut Vec<Hit>, fused: Fused, query: &Query<'_>) {
+    /// Adds a chunk, or widens the passage of the same document that it overlaps. Near-duplicates are looked
+    /// for among the first `candidates`.
+    fn merge(&self, hits: &mut Vec<Hit>, fused: Fused, query: &Query<'_>, candidates: usize) {
         let place = self.place(fused.id, &query.filter);
         let Some((place, held)) = place.zip(self.passages.chunks.get(&fused.id)) else {
             return;
@@ -243,7 +249,7 @@ impl<'a> Retriever<'a> {
             return;
         }
         // Later ones are cut off anyway.
-        if hits.len() < query.k
+        if hits.len() < candidates
             && let Some(hit) = self.alike(hits, fused.id, query.alike_min)
         {
             if hit.document != place.document && !hit.alike.contains(&place.document) {

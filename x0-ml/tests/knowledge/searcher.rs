@@ -1,13 +1,16 @@
 //! Queries beside the driver, other indexes in it, and the choice among its hits.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use x0_ml::chunk::WordTokens;
 use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId};
-use x0_ml::index::{ExactIndex, Metric, VectorIndex};
-use x0_ml::knowledge::{KnowledgeBase, KnowledgeError};
+use x0_ml::index::{
+    ExactIndex, InsertError, Metric, Neighbour, RestoreError, Search, SearchError, VectorId, VectorIndex,
+    VectorReader,
+};
+use x0_ml::knowledge::{KnowledgeBase, KnowledgeError, Searcher};
 use x0_ml::retrieve::{Hit, Mode, Query, RerankError, Reranker};
 
 use crate::folder::{SharedFolder, SimFolder};
@@ -116,6 +119,114 @@ fn another_index_takes_the_place_of_the_graph() {
     assert!(matches!(base.opening().rebuild, Some(KnowledgeError::Restore(_))));
 }
 
+/// An index beside which a query is asked before and after each of its changes, by another thread.
+struct Watched {
+    inner: ExactIndex,
+    searcher: Arc<OnceLock<Searcher>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// The applied revision, and the revisions that a query by meaning and one by words cite after it was read.
+type Seen = (u64, Vec<u64>, Vec<u64>);
+
+impl Watched {
+    fn look(&self) {
+        let Some(searcher) = self.searcher.get().cloned() else { return };
+        let (seen, (done, is_done)) = (Arc::clone(&self.seen), channel());
+        std::thread::spawn(move || {
+            let applied = searcher.engine().applied();
+            let mut vector = [0.0; 48];
+            Counting::new().embed(&["alpha"], &mut vector).unwrap();
+            let revisions = |mode| -> Vec<u64> {
+                let hits = searcher.answer(&Query::new("alpha").vector(&vector).mode(mode)).unwrap();
+                hits.iter().map(|hit| hit.revision).collect()
+            };
+            let (dense, lexical) = (revisions(Mode::Dense), revisions(Mode::Lexical));
+            seen.lock().unwrap().push((applied, dense, lexical));
+            // The base has gone on if it held the lock.
+            let _ = done.send(());
+        });
+        // A query that waits for this change is answered after it.
+        let _ = is_done.recv_timeout(Duration::from_millis(200));
+    }
+}
+
+impl VectorIndex for Watched {
+    fn dimensions(&self) -> usize {
+        self.inner.dimensions()
+    }
+    fn metric(&self) -> Metric {
+        self.inner.metric()
+    }
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn contains(&self, id: VectorId) -> bool {
+        self.inner.contains(id)
+    }
+    fn insert(&mut self, id: VectorId, vector: &[f32]) -> Result<(), InsertError> {
+        self.look();
+        self.inner.insert(id, vector)
+    }
+    fn remove(&mut self, id: VectorId) -> bool {
+        self.look();
+        self.inner.remove(id)
+    }
+    fn search(&self, search: &Search<'_>) -> Result<Vec<Neighbour>, SearchError> {
+        self.inner.search(search)
+    }
+    fn publish(&mut self) {
+        self.look();
+        self.inner.publish();
+    }
+    fn reader(&self) -> Arc<dyn VectorReader> {
+        self.inner.reader()
+    }
+    fn save(&self) -> Vec<u8> {
+        self.inner.save()
+    }
+    fn restore(&mut self, file: &[u8]) -> Result<(), RestoreError> {
+        self.inner.restore(file)
+    }
+}
+
+/// A document of which a new revision is indexed is cited once at every moment, and the applied revision
+/// names nothing that a query does not find.
+#[test]
+fn a_document_that_changes_is_cited_once_at_every_moment() {
+    let (store, searcher, seen) = (Shared::default(), Arc::new(OnceLock::new()), Arc::default());
+    let make = |dimensions| -> Result<Box<dyn VectorIndex>, _> {
+        let inner = ExactIndex::new(dimensions, Metric::Cosine)?;
+        Ok(Box::new(Watched { inner, searcher: Arc::clone(&searcher), seen: Arc::clone(&seen) }))
+    };
+    let folder = SharedFolder::new(SimFolder::new(1));
+    let mut base =
+        KnowledgeBase::open_with_index(&options(), store.clone(), Counting::new(), folder, WordTokens, &make)
+            .unwrap();
+    let first = put(&store, "alpha", "alpha one");
+    base.run(NOW).unwrap();
+    assert!(searcher.set(base.searcher()).is_ok());
+    let mut revisions = vec![first];
+    for content in ["alpha two", "alpha three. alpha four", "alpha two", "alpha five"] {
+        revisions.push(put(&store, "alpha", content));
+        base.run(NOW).unwrap();
+    }
+    drop(base);
+    // Threads that waited are done once they hold no handle.
+    while Arc::strong_count(&seen) > 1 {
+        std::thread::yield_now();
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() > 12, "{}", seen.len());
+    for (applied, dense, lexical) in &*seen {
+        for found in [dense, lexical] {
+            let is_one = found.len() == 1 && revisions.contains(&found[0]);
+            assert!(is_one && found[0] >= *applied, "{seen:?}");
+        }
+    }
+    assert!(seen.iter().any(|(applied, ..)| *applied == revisions[1]));
+}
+
 fn documents(hits: &[Hit]) -> Vec<&str> {
     hits.iter().map(|hit| hit.document.as_str()).collect()
 }
@@ -136,6 +247,23 @@ fn an_answer_can_prefer_what_is_new() {
     assert_eq!(documents(&diverse), ["first", "third"]);
     assert_eq!(diverse[0], plain[0], "the hits themselves stay as they are");
     assert_eq!(answer(query.diversity(1.0)), plain);
+}
+
+/// Near-duplicates among all candidates count once, also behind the first `k`.
+#[test]
+fn what_is_new_is_not_cited_twice() {
+    let store = Shared::default();
+    put(&store, "first", "the leader of a cluster sends beats to all of its members");
+    put(&store, "second", "the leader of a cluster sends beats to some of its members");
+    put(&store, "third", "a leader votes with members");
+    put(&store, "fourth", "a leader votes with members.");
+    let mut base = open(&store, &Counting::new(), SimFolder::new(1));
+    base.run(NOW).unwrap();
+    let query = Query::new("the leader sends beats to members").mode(Mode::Lexical).k(2);
+    let hits = base.answer(&query.alike_min(0.95).diversity(0.05)).unwrap();
+    let others = hits.iter().filter(|hit| ["third", "fourth"].contains(&hit.document.as_str()));
+    let [other] = others.collect::<Vec<_>>()[..] else { panic!("{hits:?}") };
+    assert_eq!(other.alike.len(), 1, "{hits:?}");
 }
 
 struct Longest(bool);
