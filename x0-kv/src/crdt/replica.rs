@@ -315,6 +315,15 @@ impl<R> CrdtReplica<R> {
                 let keys = if existed { vec![key.to_vec()] } else { Vec::new() };
                 (keys, CrdtOutcome::Deleted(existed))
             }
+            Write::DeleteSeen { key, mut seen } => {
+                let values = self.map.get(&key).into_iter().flat_map(|entry| entry.siblings());
+                let mut held: Vec<u64> = values.map(|value| value.time).collect();
+                held.sort_unstable();
+                seen.sort_unstable();
+                let is_gone = held == seen && self.map.remove(&key).is_some();
+                let keys = if is_gone { vec![key.to_vec()] } else { Vec::new() };
+                (keys, CrdtOutcome::Deleted(is_gone))
+            }
             Write::Clear { prefix } => {
                 let (keys, is_done) = reading::keys_with(&self.map, &prefix);
                 for key in &keys {

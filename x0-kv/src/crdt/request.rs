@@ -40,6 +40,11 @@ pub(crate) enum Write {
     Delete {
         key: Bytes,
     },
+    /// Removes the key if its values are those of these times, and no others.
+    DeleteSeen {
+        key: Bytes,
+        seen: Vec<u64>,
+    },
     /// Removes some of the keys that begin with `prefix`.
     Clear {
         prefix: Bytes,
@@ -78,9 +83,9 @@ impl Request {
             }
             Request::Write(Write::Clear { prefix }) => inner_key(prefix).map(drop),
             Request::Read(Read::Get { key } | Read::Siblings { key } | Read::Counter { key })
-            | Request::Write(Write::Add { key, .. } | Write::Delete { key }) => {
-                limits::check_key(&inner_key(key)?)
-            }
+            | Request::Write(
+                Write::Add { key, .. } | Write::Delete { key } | Write::DeleteSeen { key, .. },
+            ) => limits::check_key(&inner_key(key)?),
             Request::Write(Write::Put { key, value }) => {
                 limits::check_key(&inner_key(key)?)?;
                 limits::check_value(value)
@@ -105,7 +110,7 @@ pub(crate) mod wire {
 
     use super::{Read, Request, Write};
     use crate::crdt::codec::{outcome, put_outcome};
-    use crate::crdt::limits::VALUE_LEN_MAX;
+    use crate::crdt::limits::{SIBLINGS_MAX, VALUE_LEN_MAX};
     use crate::crdt::outcome::CrdtOutcome;
     use crate::request::codec::{self, DecodeError, Decoder};
     use crate::request::error::OperationError;
@@ -214,6 +219,7 @@ pub(crate) mod wire {
             Request::Write(Write::Delete { .. }) => 6,
             Request::Read(Read::Keyspaces) => 7,
             Request::Write(Write::Clear { .. }) => 8,
+            Request::Write(Write::DeleteSeen { .. }) => 9,
         };
         to.put_u8(tag);
         match request {
@@ -238,6 +244,11 @@ pub(crate) mod wire {
             Request::Write(Write::Add { key, amount }) => {
                 codec::put_bytes(to, key);
                 codec::put_u64(to, amount.cast_unsigned());
+            }
+            Request::Write(Write::DeleteSeen { key, seen }) => {
+                codec::put_bytes(to, key);
+                codec::put_u64(to, seen.len().min(SIBLINGS_MAX) as u64);
+                seen.iter().take(SIBLINGS_MAX).for_each(|time| codec::put_u64(to, *time));
             }
         }
     }
@@ -307,6 +318,11 @@ pub(crate) mod wire {
             6 => Request::Write(Write::Delete { key }),
             7 if key.is_empty() => Request::Read(Read::Keyspaces),
             8 => Request::Write(Write::Clear { prefix: key }),
+            9 => {
+                let count = from.len("count of times", SIBLINGS_MAX)?;
+                let seen = (0..count).map(|_| from.u64("time of a value")).collect::<Result<_, _>>()?;
+                Request::Write(Write::DeleteSeen { key, seen })
+            }
             tag => return Err(DecodeError::Tag { what: "kind of request", tag }),
         };
         request.check().map_err(DecodeError::from)?;
@@ -351,7 +367,8 @@ mod tests {
             Request::Write(Write::Clear { prefix: "\x05items".into() }),
             Request::Write(Write::Put { key: key.clone(), value: Bytes::new() }),
             Request::Write(Write::Add { key: key.clone(), amount: i64::MIN }),
-            Request::Write(Write::Delete { key }),
+            Request::Write(Write::Delete { key: key.clone() }),
+            Request::Write(Write::DeleteSeen { key, seen: vec![7, u64::MAX] }),
         ];
         let results = [
             Ok(CrdtOutcome::Value(Some(value.clone()))),

@@ -145,6 +145,22 @@ impl CrdtStore {
         })
     }
 
+    /// Removes `key` if its values are those of these times and no others, such as the times of
+    /// [`siblings`](CrdtStore::siblings), and returns whether it did. Nothing is removed if a value was
+    /// written on this node or arrived from another member since then.
+    pub fn delete_seen(
+        &self,
+        key: impl Into<Bytes>,
+        seen: impl IntoIterator<Item = Timestamp>,
+    ) -> CrdtPending<bool> {
+        let seen = seen.into_iter().take(limits::SIBLINGS_MAX).map(Timestamp::to_bits).collect();
+        let request = self.key(&key.into()).map(|key| Request::Write(Write::DeleteSeen { key, seen }));
+        self.submit(request, |outcome| match outcome {
+            CrdtOutcome::Deleted(is_gone) => Some(is_gone),
+            _ => None,
+        })
+    }
+
     /// Adds `amount` to the counter at `key`, which starts at 0, and returns the sum as this node knows it.
     ///
     /// Additions of several members all count, also when the members do not reach each other. Use the key of

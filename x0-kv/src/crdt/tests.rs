@@ -233,7 +233,14 @@ impl World {
         let survives = self.random.below(12) > 0;
         let value = self.random.below(u64::MAX);
         let write = match self.random.below(5) {
-            0 => Write::Delete { key },
+            0 if value % 2 == 0 => Write::Delete { key },
+            // With the times that the member holds, or with those of no value.
+            0 => {
+                let held = self.members[at].replica.map().get(&own);
+                let seen =
+                    held.into_iter().flat_map(|entry| entry.siblings().map(|held| held.time)).collect();
+                Write::DeleteSeen { key, seen: if value % 4 == 1 { seen } else { vec![value] } }
+            }
             1 => Write::Add { key: Bytes::from_static(b"counter"), amount: 1 },
             2 => Write::Put {
                 key: Bytes::from_static(b"shared"),
@@ -253,6 +260,8 @@ impl World {
         match (done.first(), write) {
             (None, _) | (_, Write::Delete { .. }) if done.is_empty() => {}
             (_, Write::Delete { .. }) => drop(member.keys.insert(own, None)),
+            (_, Write::DeleteSeen { seen, .. }) if seen.first() == Some(&value) => {}
+            (_, Write::DeleteSeen { .. }) => drop(member.keys.insert(own, None)),
             (_, Write::Clear { .. }) => panic!("the model has no such step"),
             (_, Write::Add { .. }) => member.counted += 1,
             (_, Write::Put { key, .. }) if key == "shared" => {}

@@ -37,7 +37,7 @@ impl CrdtStoreTelemetry {
             Request::Read(Read::Keyspaces) => 4,
             Request::Write(Write::Put { .. }) => 5,
             Request::Write(Write::Add { .. }) => 6,
-            Request::Write(Write::Delete { .. }) => 7,
+            Request::Write(Write::Delete { .. } | Write::DeleteSeen { .. }) => 7,
             Request::Write(Write::Clear { .. }) => 8,
         };
         self.operations[kind].increment(1);

@@ -77,7 +77,7 @@ impl Span {
             Request::Write(write) => match write {
                 Write::Put { .. } => begin!("kv.crdt.put"),
                 Write::Add { .. } => begin!("kv.crdt.add"),
-                Write::Delete { .. } => begin!("kv.crdt.delete"),
+                Write::Delete { .. } | Write::DeleteSeen { .. } => begin!("kv.crdt.delete"),
                 Write::Clear { .. } => begin!("kv.crdt.clear"),
             },
         })
