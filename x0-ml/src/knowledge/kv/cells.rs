@@ -2,11 +2,11 @@
 
 use std::ops::Bound;
 
-use x0_kv::crdt::limits as crdt_limits;
+use x0_kv::crdt::{CrdtValue, Timestamp, limits as crdt_limits};
 use x0_kv::limits::{self, LimitError};
 use x0_kv::{Bytes, CrdtStore, Expect, Keyspace, OperationError, RangeQuery, Store, Transaction, Watch};
 
-use super::CollectionKind;
+use super::{CollectionKind, PIECES};
 
 /// A value with its revision.
 pub(super) type Held = Option<(Bytes, u64)>;
@@ -114,6 +114,24 @@ impl Cells for LinearizableCells {
 /// In a keyspace of the CRDT store.
 pub(super) struct CrdtCells(pub(super) CrdtStore);
 
+impl CrdtCells {
+    /// The times of all values of a key, if the latest of them is of this revision, and the key can be
+    /// removed.
+    pub(super) fn seen(&self, key: &[u8], revision: u64) -> Result<Option<Vec<Timestamp>>, OperationError> {
+        let held = self.0.siblings(key.to_vec()).wait()?;
+        let is_latest = |value: &CrdtValue| value.timestamp.to_bits() <= revision;
+        let latest = held.iter().find(|value| value.timestamp.to_bits() == revision);
+        let Some(latest) = latest.filter(|_| held.iter().all(is_latest)) else { return Ok(None) };
+        if held.len() > 1 && key.starts_with(PIECES) {
+            // A lower sibling may have arrived a moment ago, with a document that needs it. The piece is
+            // written again, as one value, and its grace period begins again.
+            self.0.put(key.to_vec(), latest.value.clone()).wait()?;
+            return Ok(None);
+        }
+        Ok(Some(held.iter().map(|value| value.timestamp).collect()))
+    }
+}
+
 impl Cells for CrdtCells {
     fn kind(&self) -> CollectionKind {
         CollectionKind::Crdt
@@ -154,11 +172,12 @@ impl Cells for CrdtCells {
         Ok(())
     }
 
-    /// A value that another member writes at the same time stays, because this node has not seen it.
+    /// A value that another member writes at the same time stays, and so does one that arrives or is written
+    /// here between the two steps.
     fn delete(&self, key: &[u8], revision: u64) -> Result<bool, OperationError> {
-        match self.get(key)? {
-            Some((_, found)) if found == revision => self.0.delete(key.to_vec()).wait(),
-            _ => Ok(false),
+        match self.seen(key, revision)? {
+            Some(seen) => self.0.delete_seen(key.to_vec(), seen).wait(),
+            None => Ok(false),
         }
     }
 

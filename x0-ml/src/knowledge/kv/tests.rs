@@ -359,6 +359,25 @@ fn lost_and_wrong_pieces_are_errors() {
     assert_eq!(collection.read(&"alpha".into()).unwrap().unwrap().1.text, "text");
 }
 
+/// A document that is written while a sweep removes the record of its removal is not lost.
+#[test]
+fn a_sweep_removes_what_it_has_seen_and_nothing_else() {
+    let store = Store::open_in_memory();
+    let mut collection = KvKnowledge::create(&store, "manuals", KINDS[1], options()).unwrap();
+    collection.put(&"alpha".into(), Document::new("")).unwrap();
+    let removed = collection.remove(&"alpha".into()).unwrap().unwrap();
+    let cells = CrdtCells(store.crdt().unwrap().keyspace(&keyspace("manuals")).unwrap());
+    let seen = cells.seen(b"d/alpha", removed).unwrap().unwrap();
+    // The writer comes between both steps of the sweep.
+    let again = collection.put(&"alpha".into(), Document::new("")).unwrap();
+    assert!(!cells.0.delete_seen("d/alpha", seen).wait().unwrap());
+    assert_eq!(collection.list(None, 9).unwrap().documents, [("alpha".into(), again)]);
+    assert_eq!(cells.seen(b"d/alpha", removed).unwrap(), None);
+    let removed = collection.remove(&"alpha".into()).unwrap().unwrap();
+    assert!(cells.delete(b"d/alpha", removed).unwrap());
+    assert_eq!(cells.get(b"d/alpha").unwrap(), None);
+}
+
 /// Each document is written once, by several threads; the changes must come in the order of the writes.
 #[test]
 fn changes_come_in_the_order_of_the_writes() {
