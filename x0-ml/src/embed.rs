@@ -16,6 +16,7 @@ mod hashed_words;
 #[cfg(feature = "minilm")]
 mod minilm;
 
+pub(crate) use cache::read_vector;
 pub use cache::{Compacted, EmbeddingCache, Opened};
 pub use embedder::{EmbedError, Embedded, Embedder, ModelId, Overflow};
 pub use hashed_words::HashedWords;

@@ -11,6 +11,6 @@ mod index_file;
 mod sections;
 
 pub use damage::{Damage, FileError};
-pub use folder::{DiskFolder, Folder};
+pub use folder::{DiskFolder, Folder, OpenFile};
 pub use index_file::IndexFile;
 pub(crate) use sections::{Reader, SectionWriter, Sections, count32};

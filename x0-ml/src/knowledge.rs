@@ -31,6 +31,7 @@
 //! ```
 
 mod base;
+mod cached_vectors;
 mod catalogue;
 mod engine;
 #[cfg(feature = "kv")]
@@ -42,7 +43,7 @@ mod snapshot;
 mod store;
 mod waiting;
 
-pub use base::{KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, MakeIndex, Opening};
+pub use base::{ExactVectors, KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, MakeIndex, Opening};
 pub use engine::{HandleError, Knowledge, KnowledgeStats};
 pub use message::{Input, NewChunk, Output};
 pub use options::KnowledgeOptions;

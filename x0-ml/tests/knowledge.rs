@@ -24,5 +24,7 @@ mod searcher;
 mod sections;
 #[path = "knowledge/support.rs"]
 mod support;
+#[path = "knowledge/vectors.rs"]
+mod vectors;
 #[path = "knowledge/withdrawn.rs"]
 mod withdrawn;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::embedder::ModelId;
 use crate::chunk::ChunkId;
-use crate::file::{Damage, FileError, Folder, IndexFile, Reader, count32};
+use crate::file::{Damage, FileError, Folder, IndexFile, OpenFile, Reader, count32};
 
 const KIND: [u8; 8] = *b"X0MLEMB\0";
 const VERSION: u32 = 1;
@@ -26,6 +26,8 @@ pub struct EmbeddingCache {
     len: usize,
     /// A write failed, and the file may differ from `records` and `len`.
     is_suspect: bool,
+    /// Files that took this name since the cache was made: a handle of an earlier one reads other records.
+    generation: u64,
 }
 
 /// Circumstances of [`EmbeddingCache::open`].
@@ -60,7 +62,7 @@ impl EmbeddingCache {
         dimensions: usize,
     ) -> Result<(Self, Opened), FileError> {
         let (records, name) = (HashMap::new(), name.to_owned());
-        let mut cache = Self { name, model, dimensions, records, len: 0, is_suspect: false };
+        let mut cache = Self { name, model, dimensions, records, len: 0, is_suspect: false, generation: 0 };
         let opened = cache.load(folder)?;
         Ok((cache, opened))
     }
@@ -71,6 +73,7 @@ impl EmbeddingCache {
         let file = folder.read(&self.name).map_err(|source| self.io("read", source))?;
         self.records.clear();
         self.len = 0;
+        self.generation += 1;
         let damaged = |name: &str, source| FileError::Damaged { name: name.to_owned(), source };
         let file = file.filter(|file| !file.is_empty());
         let is_own = file.as_ref().map(|file| self.is_own(file)).transpose();
@@ -197,6 +200,7 @@ impl EmbeddingCache {
         });
         // An error may come before or after the new file took the place of the old one.
         self.is_suspect = true;
+        self.generation += 1;
         self.replace(folder, &bytes)?;
         self.is_suspect = false;
         let compacted = Compacted { dropped: self.len - kept.len(), damaged: wanted - kept.len() };
@@ -205,8 +209,18 @@ impl EmbeddingCache {
         Ok(compacted)
     }
 
+    /// The place of a chunk's record among the others.
+    pub(crate) fn record(&self, chunk: &ChunkId) -> Option<usize> {
+        self.records.get(chunk).copied()
+    }
+
+    /// The number of the file; another one has other places.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     fn record_len(&self) -> usize {
-        32 + 4 * self.dimensions + 4
+        record_len(self.dimensions)
     }
 
     fn header(&self) -> Vec<u8> {
@@ -262,6 +276,31 @@ impl EmbeddingCache {
     fn io(&self, action: &'static str, source: std::io::Error) -> FileError {
         FileError::Io { action, name: self.name.clone(), source }
     }
+}
+
+/// The length of a record in bytes.
+fn record_len(dimensions: usize) -> usize {
+    32 + 4 * dimensions + 4
+}
+
+/// Reads the vector of a chunk from its place in a file of this name.
+pub(crate) fn read_vector(
+    file: &dyn OpenFile,
+    name: &str,
+    record: usize,
+    chunk: &ChunkId,
+    vector: &mut [f32],
+) -> Result<(), FileError> {
+    let len = record_len(vector.len());
+    let offset = record.saturating_mul(len).saturating_add(HEADER);
+    let mut bytes = vec![0; len];
+    let io = |source| FileError::Io { action: "read", name: name.to_owned(), source };
+    file.read_at(offset as u64, &mut bytes).map_err(io)?;
+    let found = read_record(&bytes, offset, Some(vector)).filter(|found| found == chunk);
+    found.map(drop).ok_or_else(|| FileError::Damaged {
+        name: name.to_owned(),
+        source: Damage::new(offset, "the checksum of a record differs"),
+    })
 }
 
 fn write_record(chunk: &ChunkId, vector: &[f32], bytes: &mut Vec<u8>) {

@@ -22,6 +22,17 @@ pub trait Folder: Send {
     /// The operating system's, also if the file ends before.
     fn read_at(&mut self, name: &str, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
+    /// Opens a file for reads on other threads. The handle reads this file, also after another one was
+    /// renamed over its name, and sees what is appended to it.
+    ///
+    /// # Errors
+    /// The operating system's; [`Unsupported`](io::ErrorKind::Unsupported) by default, for folders whose files
+    /// are read by their owner only.
+    fn open(&mut self, name: &str) -> io::Result<Box<dyn OpenFile>> {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Writes a file, replacing what it held.
     ///
     /// # Errors
@@ -59,6 +70,31 @@ pub trait Folder: Send {
     fn sync_folder(&mut self) -> io::Result<()>;
 }
 
+/// A file that was opened for reading.
+pub trait OpenFile: Send + Sync {
+    /// Fills `bytes` from a place in the file.
+    ///
+    /// # Errors
+    /// The operating system's, also if the file ends before.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+#[cfg(unix)]
+impl OpenFile for File {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, bytes, offset)
+    }
+}
+
+#[cfg(not(unix))]
+impl OpenFile for std::sync::Mutex<File> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut file = self.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
+    }
+}
+
 /// A folder of the operating system.
 #[derive(Debug, Clone)]
 pub struct DiskFolder {
@@ -92,6 +128,13 @@ impl Folder for DiskFolder {
         let mut file = File::open(self.path.join(name))?;
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(bytes)
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<Box<dyn OpenFile>> {
+        let file = File::open(self.path.join(name))?;
+        #[cfg(not(unix))]
+        let file = std::sync::Mutex::new(file);
+        Ok(Box::new(file))
     }
 
     fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

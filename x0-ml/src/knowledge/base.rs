@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cached_vectors::CachedVectors;
 use super::engine::{HandleError, Knowledge};
 use super::message::{Input, NewChunk, Output};
 use super::options::KnowledgeOptions;
@@ -14,7 +15,9 @@ use crate::chunk::{ChunkError, ChunkId, ChunkOptions, Chunker, TokenSpans, WordT
 use crate::embed::{EmbedError, Embedder, EmbeddingCache};
 use crate::file::{Damage, FileError, Folder, IndexFile};
 use crate::hash::digest_of;
-use crate::index::{HnswIndex, HnswOptions, Metric, OptionsError, RestoreError, VectorIndex, VectorReader};
+use crate::index::{
+    HnswIndex, HnswOptions, Metric, OptionsError, Rerank, RestoreError, VectorId, VectorIndex, VectorReader,
+};
 use crate::lexical::{LexicalIndex, LexicalOptions};
 use crate::retrieve::{Hit, Mode, Query, QueryError, RerankError, Reranker};
 use crate::telemetry::{Stage, Telemetry};
@@ -35,6 +38,21 @@ pub struct KnowledgeBaseOptions {
     /// Settings of the vector index; `None`: the defaults with the cosine. Dimensions are those of the
     /// embedder.
     pub index: Option<HnswOptions>,
+    /// Where the exact vectors are; in memory by default.
+    pub vectors: ExactVectors,
+}
+
+/// Where the exact vectors are by which the best candidates of a search are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ExactVectors {
+    /// In the index: 4 bytes a dimension, 1.5 KiB for a chunk of MiniLM.
+    #[default]
+    Memory,
+    /// In the file of the embedding cache, which a search reads up to `4 * k` times. The answers are the same.
+    /// A search that meets a damaged record is an error, and the base embeds the chunk again with its next
+    /// step. Needs [`Folder::open`].
+    Cache,
 }
 
 impl KnowledgeBaseOptions {
@@ -69,6 +87,13 @@ impl KnowledgeBaseOptions {
     #[must_use]
     pub fn index(mut self, options: HnswOptions) -> Self {
         self.index = Some(options);
+        self
+    }
+
+    /// Sets where the exact vectors are.
+    #[must_use]
+    pub fn vectors(mut self, vectors: ExactVectors) -> Self {
+        self.vectors = vectors;
         self
     }
 }
@@ -118,6 +143,16 @@ pub enum KnowledgeError {
         /// Name of the file.
         name: &'static str,
     },
+    /// The cache lacks vectors of the saved index, which are read from it.
+    #[error(
+        "the cache {name} lacks {chunks} of the vectors that the saved index ranks by; it is built again from the cache and the store"
+    )]
+    VectorsLost {
+        /// Name of the cache's file.
+        name: &'static str,
+        /// Chunks whose vectors are missing.
+        chunks: usize,
+    },
     /// The store or driver gave an input that does not fit.
     #[error("the engine refused an input")]
     Handle(#[source] HandleError),
@@ -146,6 +181,10 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     folder: F,
     cache: EmbeddingCache,
     index: Box<dyn VectorIndex>,
+    /// The source of exact vectors, if the index has none.
+    source: Option<Arc<CachedVectors>>,
+    /// Chunks that left the index, and that its published version may still hold.
+    leaving: Vec<VectorId>,
     fingerprint: [u8; 32],
     /// Chunks whose text was withdrawn and whose vectors may still be in the cache.
     withdrawn: HashSet<ChunkId>,
@@ -187,16 +226,25 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     ) -> Result<Self, KnowledgeError> {
         let index = options.index;
         let options = KnowledgeBaseOptions { index: None, ..options };
-        Self::open_with_index(&options, store, embedder, folder, tokens, &|dimensions| {
+        let source = match options.vectors {
+            ExactVectors::Memory => None,
+            ExactVectors::Cache => Some(Arc::new(CachedVectors::new(CACHE))),
+        };
+        let make = |dimensions| -> Result<Box<dyn VectorIndex>, OptionsError> {
             let mut index = index.clone().unwrap_or_else(|| HnswOptions::new(dimensions, Metric::Cosine));
             index.dimensions = dimensions;
+            if let Some(source) = &source {
+                index.rerank = Rerank::Source(Arc::<CachedVectors>::clone(source));
+            }
             Ok(Box::new(HnswIndex::new(index)?))
-        })
+        };
+        Self::open_over(&options, store, embedder, folder, tokens, &make, source.clone())
     }
 
     /// Opens the folder, with the tokens of a model and another vector index than a
     /// [`HnswIndex`](crate::index::HnswIndex): `make` makes an empty one, and
-    /// [`index`](KnowledgeBaseOptions::index) of the options is not used.
+    /// [`index`](KnowledgeBaseOptions::index) and [`vectors`](KnowledgeBaseOptions::vectors) of the options
+    /// are not used.
     ///
     /// # Errors
     /// [`KnowledgeError`] if options do not fit together or the folder fails. Damaged files are no error.
@@ -204,21 +252,45 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         options: &KnowledgeBaseOptions,
         store: S,
         embedder: E,
+        folder: F,
+        tokens: T,
+        make: MakeIndex<'_>,
+    ) -> Result<Self, KnowledgeError> {
+        Self::open_over(options, store, embedder, folder, tokens, make, None)
+    }
+
+    fn open_over(
+        options: &KnowledgeBaseOptions,
+        store: S,
+        embedder: E,
         mut folder: F,
         tokens: T,
         make: MakeIndex<'_>,
+        source: Option<Arc<CachedVectors>>,
     ) -> Result<Self, KnowledgeError> {
         let mut index = make(embedder.dimensions()).map_err(KnowledgeError::Index)?;
         let fingerprint = fingerprint(&embedder, options.chunk, &tokens);
         let chunker = Chunker::new(options.chunk, tokens).map_err(KnowledgeError::Chunk)?;
         let (mut opening, telemetry) = (Opening::default(), Arc::new(Telemetry::new()));
         let cache = open_cache(&mut folder, &embedder, &mut opening)?;
+        if let Some(source) = &source {
+            let open = |source| FileError::Io { action: "open", name: CACHE.to_owned(), source };
+            source.follow(&cache, &mut folder).map_err(open).map_err(KnowledgeError::File)?;
+        }
         let file = IndexFile::new(INDEX).read(&mut folder).map_err(KnowledgeError::File)?;
         let mut held =
             Held { engine: Knowledge::new(options.knowledge), lexical: LexicalIndex::new(options.lexical) };
         if let Some(file) = file {
             let saved = make(embedder.dimensions()).map_err(KnowledgeError::Index)?;
-            match restore(&file, fingerprint, options, saved) {
+            let restored = restore(&file, fingerprint, options, saved).and_then(|restored| {
+                let passages = restored.0.engine.passages();
+                let lost = source.as_ref().map_or(0, |source| source.note(&cache, passages.chunks()));
+                match lost {
+                    0 => Ok(restored),
+                    chunks => Err(KnowledgeError::VectorsLost { name: CACHE, chunks }),
+                }
+            });
+            match restored {
                 Ok(restored) => (held, index) = restored,
                 Err(error) => {
                     telemetry.rebuilt(&error);
@@ -235,12 +307,18 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             folder,
             cache,
             index,
+            source,
+            leaving: Vec::new(),
             fingerprint,
             withdrawn: HashSet::new(),
             is_saved: false,
             opening,
             telemetry,
         };
+        // Chunks of documents that were not complete leave before the first query.
+        while let Some(output) = base.next_output() {
+            base.carry_out(Duration::ZERO, output)?;
+        }
         base.handle(Duration::ZERO, Input::Rescan)?;
         Ok(base)
     }
@@ -287,6 +365,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder
     /// are tried again.
     pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
+        if let Some(lost) = self.source.as_ref().and_then(|source| source.take_lost()) {
+            self.embed_again(lost);
+            return Ok(true);
+        }
         if let Some(output) = self.next_output() {
             self.carry_out(now, output)?;
             return Ok(true);
@@ -414,6 +496,9 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         let output = held.engine.poll_output();
         if output == Some(Output::Publish) {
             self.index.publish();
+            if let Some(source) = &self.source {
+                source.forget(&std::mem::take(&mut self.leaving));
+            }
             self.telemetry.ended(Stage::Publish, begun);
             self.telemetry.state(&held.engine);
         }
@@ -462,6 +547,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             },
             Output::Insert { chunks, vectors } => {
                 let dimensions = self.index.dimensions();
+                if let Some(source) = &self.source {
+                    // `embed` has seen that the cache holds all of them.
+                    source.note(&self.cache, chunks.iter().map(|chunk| (chunk.id, chunk.chunk)));
+                }
                 for (chunk, vector) in chunks.iter().zip(vectors.chunks_exact(dimensions)) {
                     // `embed` has checked that the index takes each of these vectors.
                     let is_in = self.index.insert(chunk.id, vector).is_ok();
@@ -474,6 +563,9 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 for id in ids {
                     self.index.remove(id);
                     self.searcher.change().lexical.remove(id);
+                    if self.source.is_some() {
+                        self.leaving.push(id);
+                    }
                 }
                 self.withdrawn.extend(withdrawn);
                 return None;
@@ -496,17 +588,54 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// While documents wait, the cache holds vectors that they will need, after a rebuild for instance, and
     /// only what was seen to leave goes. Otherwise everything goes that stands in no document.
     fn forget_withdrawn(&mut self) -> bool {
-        let engine = self.searcher.engine();
-        let (passages, withdrawn, is_settled) = (engine.passages(), &self.withdrawn, engine.is_idle());
-        let keep =
-            |chunk: &ChunkId| passages.number(chunk).is_some() || !is_settled && !withdrawn.contains(chunk);
+        let (live, is_settled): (HashSet<ChunkId>, bool) = {
+            let engine = self.searcher.engine();
+            (engine.passages().chunks().map(|(_, chunk)| chunk).collect(), engine.is_idle())
+        };
+        let withdrawn = &self.withdrawn;
+        let keep = |chunk: &ChunkId| live.contains(chunk) || !is_settled && !withdrawn.contains(chunk);
         let compacted = self.cache.compact(&mut self.folder, &keep);
-        drop(engine);
+        self.follow_cache();
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {
             self.withdrawn.clear();
         }
         compacted.is_ok()
+    }
+
+    /// The source reads the file that the cache has now. A file that cannot be opened is opened again later;
+    /// until then, the one before is read.
+    fn follow_cache(&mut self) -> bool {
+        let Some(source) = &self.source else { return true };
+        source.follow(&self.cache, &mut self.folder).is_ok()
+    }
+
+    /// Embeds a chunk whose record cannot be read. Without success the next query that meets it reports it
+    /// again.
+    fn embed_again(&mut self, id: VectorId) {
+        self.telemetry.cache_written(false);
+        let place = {
+            let engine = self.searcher.engine();
+            let place = engine
+                .passages()
+                .chunk(id)
+                .and_then(|(chunk, places)| Some((chunk, places.first()?.clone())));
+            place
+                .and_then(|(chunk, place)| Some((chunk, engine.passages().revision(&place.document)?, place)))
+        };
+        // A chunk that stands nowhere any more is leaving.
+        let Some((chunk, revision, place)) = place else { return };
+        let Ok(Some((found, document))) = self.store.read(&place.document) else { return };
+        if found != revision {
+            return;
+        }
+        let text: Arc<str> = document.text.into();
+        let new = NewChunk { id, chunk, text, span: place.span };
+        if self.embed(&[new]).is_ok()
+            && let Some(source) = &self.source
+        {
+            source.note(&self.cache, [(id, chunk)]);
+        }
     }
 
     /// The vectors of chunks, from the cache or the model. New ones go to the cache first, so that they are
@@ -541,8 +670,12 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             .map(|(place, vector)| (chunks[*place].chunk, vector))
             .collect();
         // Without the cache the vectors are right all the same; they would be computed again after a restart.
+        // An index that ranks by the cache has no other place for them.
         let is_cached = self.cache.put(&mut self.folder, &records).is_ok();
         self.telemetry.cache_written(is_cached);
+        if !(is_cached && self.follow_cache()) && self.source.is_some() {
+            return Err(());
+        }
         for (place, vector) in missing.iter().zip(new.chunks(dimensions)) {
             vectors[place * dimensions..][..dimensions].copy_from_slice(vector);
         }

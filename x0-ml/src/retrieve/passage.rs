@@ -127,6 +127,11 @@ impl Passages {
         self.number_of.get(chunk).copied()
     }
 
+    /// Every chunk's number and name.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (VectorId, ChunkId)> + '_ {
+        self.chunks.iter().map(|(id, held)| (*id, held.chunk))
+    }
+
     /// Every chunk's number.
     pub fn numbers(&self) -> impl Iterator<Item = VectorId> + '_ {
         self.chunks.keys().copied()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use x0_ml::file::Folder;
+use x0_ml::file::{Folder, OpenFile};
 
 /// Bytes that are durable, and bytes that are written.
 #[derive(Debug, Clone, Default)]
@@ -211,12 +211,40 @@ impl SharedFolder {
         self.0.lock().unwrap().fail(after, count);
     }
 
+    /// Damages a byte of a file.
+    pub(crate) fn damage(&self, name: &str, at: usize) {
+        self.0.lock().unwrap().inode(name).written[at] ^= 0x20;
+    }
+
     pub(crate) fn take(&self) -> SimFolder {
         self.0.lock().unwrap().clone()
     }
 }
 
+/// A file that stays readable when another one takes its name.
+struct SimFile {
+    folder: SharedFolder,
+    inode: usize,
+}
+
+impl OpenFile for SimFile {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let folder = self.folder.0.lock().unwrap();
+        let end = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(bytes.len()));
+        let part = end.and_then(|end| folder.inodes[self.inode].written.get(end - bytes.len()..end));
+        bytes.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 impl Folder for SharedFolder {
+    fn open(&mut self, name: &str) -> io::Result<Box<dyn OpenFile>> {
+        let folder = self.0.lock().unwrap();
+        let inode =
+            *folder.names.get(name).filter(|_| !folder.has_crashed()).ok_or(io::ErrorKind::NotFound)?;
+        drop(folder);
+        Ok(Box::new(SimFile { folder: self.clone(), inode }))
+    }
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
         self.0.lock().unwrap().read(name)
     }
