@@ -35,5 +35,5 @@ pub use hnsw_rs::{HnswRsIndex, HnswRsOptions};
 pub use rerank::{Rerank, SourceError, VectorSource};
 pub use vector::{DIMENSIONS_MAX, Metric, Neighbour, VectorId};
 pub use vector_index::{
-    Filter, InsertError, OptionsError, RestoreError, Search, SearchError, VectorIndex, VectorReader,
+    Filter, Frozen, InsertError, OptionsError, RestoreError, Search, SearchError, VectorIndex, VectorReader,
 };

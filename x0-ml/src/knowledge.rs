@@ -38,6 +38,7 @@ mod engine;
 pub mod kv;
 mod message;
 mod options;
+mod saving;
 mod searcher;
 mod snapshot;
 mod store;
@@ -47,6 +48,7 @@ pub use base::{ExactVectors, KnowledgeBase, KnowledgeBaseOptions, KnowledgeError
 pub use engine::{HandleError, Knowledge, KnowledgeStats};
 pub use message::{Input, NewChunk, Output};
 pub use options::KnowledgeOptions;
+pub use saving::SaveJob;
 pub use searcher::{EngineRef, Searcher};
 pub use snapshot::Snapshot;
 pub use store::{Change, KnowledgeStore, MemoryStore, Page, StoreError};

@@ -48,7 +48,9 @@
 //! - *Catalogue*: the documents and chunks that the indexes hold, as bytes.
 //!
 //! # Guarantees
-//! - A removed vector or text is not returned again, and its bytes are in no file that is saved afterwards.
+//! - A removed vector or text is not returned again, and its bytes are in no index file that is saved
+//!   afterwards. The vector of a withdrawn text leaves the cache with a save that the caller asks for, and
+//!   otherwise within minutes ([`withdrawn_max`](knowledge::KnowledgeBaseOptions::withdrawn_max)).
 //! - After a crash at any moment the indexes become those of the store again. Text that was embedded before
 //!   is not embedded again.
 //! - One seed and one order of changes give the same index file on every processor.

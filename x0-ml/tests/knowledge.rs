@@ -18,6 +18,8 @@ mod folder;
 mod life;
 #[path = "index/random.rs"]
 mod random;
+#[path = "knowledge/saving.rs"]
+mod saving;
 #[path = "knowledge/searcher.rs"]
 mod searcher;
 #[path = "index/sections.rs"]

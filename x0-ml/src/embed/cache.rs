@@ -209,6 +209,12 @@ impl EmbeddingCache {
         Ok(compacted)
     }
 
+    /// Whether an eighth of the file is records that are not to be kept.
+    pub(crate) fn has_waste(&self, keep: &dyn Fn(&ChunkId) -> bool) -> bool {
+        let kept = self.records.keys().filter(|chunk| keep(chunk)).count();
+        8 * (self.len - kept) >= self.len
+    }
+
     /// The place of a chunk's record among the others.
     pub(crate) fn record(&self, chunk: &ChunkId) -> Option<usize> {
         self.records.get(chunk).copied()

@@ -34,7 +34,7 @@ pub use self::options::HnswOptions;
 use self::writer::Writer;
 use super::vector::{Metric, Neighbour, VectorId};
 use super::vector_index::{
-    InsertError, OptionsError, RestoreError, Search, SearchError, VectorIndex, VectorReader,
+    Frozen, InsertError, OptionsError, RestoreError, Search, SearchError, VectorIndex, VectorReader,
 };
 
 /// A graph index: a walk over 8-bit codes finds candidates, `f32` vectors rank the best of them.
@@ -127,7 +127,13 @@ impl VectorIndex for HnswIndex {
     }
 
     fn save(&self) -> Vec<u8> {
-        file::save(&self.writer)
+        file::save(&self.writer.graph, self.writer.counts())
+    }
+
+    /// The version shares the blocks of the index, which the writer copies before it changes them.
+    fn freeze(&self) -> Frozen {
+        let (graph, counts) = (self.writer.graph.clone(), self.writer.counts());
+        Box::new(move || file::save(&graph, counts))
     }
 
     fn restore(&mut self, file: &[u8]) -> Result<(), RestoreError> {

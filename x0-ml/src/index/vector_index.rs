@@ -79,6 +79,9 @@ pub trait VectorReader: Send + Sync {
     }
 }
 
+/// Makes the bytes of an index as it was: see [`VectorIndex::freeze`].
+pub type Frozen = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// A set of vectors with numbers, searched by nearness. One writer changes it.
 ///
 /// # Contract
@@ -129,6 +132,13 @@ pub trait VectorIndex: Send + Sync {
 
     /// The index as the bytes of a file.
     fn save(&self) -> Vec<u8>;
+
+    /// The bytes of [`save`](Self::save) as they are now, made when the function is called, on any thread.
+    /// The provided method makes them at once.
+    fn freeze(&self) -> Frozen {
+        let bytes = self.save();
+        Box::new(move || bytes)
+    }
 
     /// Replaces what is held by what [`save`](Self::save) wrote, and publishes it.
     ///

@@ -8,6 +8,7 @@ use super::cached_vectors::CachedVectors;
 use super::engine::{HandleError, Knowledge};
 use super::message::{Input, NewChunk, Output};
 use super::options::KnowledgeOptions;
+use super::saving::{Beside, Running, SaveJob, Saving};
 use super::searcher::{EngineRef, Held, Searcher};
 use super::snapshot::Snapshot;
 use super::store::{Change, KnowledgeStore};
@@ -40,7 +41,13 @@ pub struct KnowledgeBaseOptions {
     pub index: Option<HnswOptions>,
     /// Where the exact vectors are; in memory by default.
     pub vectors: ExactVectors,
+    /// Time after which a save takes vectors of withdrawn text out of the cache, whose file is then written
+    /// again; 10 minutes by default. Sooner, if they are an eighth of the file, and with each
+    /// [`save`](KnowledgeBase::save) of the caller.
+    pub withdrawn_max: Option<Duration>,
 }
+
+const WITHDRAWN_MAX: Duration = Duration::from_secs(600);
 
 /// Where the exact vectors are by which the best candidates of a search are ranked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +94,13 @@ impl KnowledgeBaseOptions {
     #[must_use]
     pub fn index(mut self, options: HnswOptions) -> Self {
         self.index = Some(options);
+        self
+    }
+
+    /// Sets the time for which vectors of withdrawn text may stay in the cache.
+    #[must_use]
+    pub fn withdrawn_max(mut self, time: Duration) -> Self {
+        self.withdrawn_max = Some(time);
         self
     }
 
@@ -188,6 +202,13 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     fingerprint: [u8; 32],
     /// Chunks whose text was withdrawn and whose vectors may still be in the cache.
     withdrawn: HashSet<ChunkId>,
+    /// The time of the first of them.
+    withdrawn_since: Option<Duration>,
+    withdrawn_max: Duration,
+    /// The next save takes them out of the cache: the caller asked for it, or the last attempt failed.
+    must_forget: bool,
+    beside: Option<Beside>,
+    running: Option<Running>,
     /// Whether the last save succeeded.
     is_saved: bool,
     opening: Opening,
@@ -311,6 +332,11 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             leaving: Vec::new(),
             fingerprint,
             withdrawn: HashSet::new(),
+            withdrawn_since: None,
+            withdrawn_max: options.withdrawn_max.unwrap_or(WITHDRAWN_MAX),
+            must_forget: false,
+            beside: None,
+            running: None,
             is_saved: false,
             opening,
             telemetry,
@@ -365,6 +391,12 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// [`KnowledgeError`] if the store breaks its contract. Failures of the store, the model and the folder
     /// are tried again.
     pub fn step(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
+        if let Some(running) = &mut self.running
+            && let Some(written) = running.poll()
+        {
+            self.end_save(now, written)?;
+            return Ok(true);
+        }
         if let Some(lost) = self.source.as_ref().and_then(|source| source.take_lost()) {
             self.embed_again(lost);
             return Ok(true);
@@ -380,6 +412,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                 Change::Cut => Input::Rescan,
             };
             self.handle(now, input)?;
+            return Ok(true);
+        }
+        if self.forget_at().is_some_and(|at| at <= now) {
+            self.searcher.change().engine.save();
             return Ok(true);
         }
         if self.poll_timeout().is_some_and(|at| at <= now) {
@@ -401,7 +437,19 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// When [`step`](Self::step) is due although the store reports no change.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.engine().poll_timeout()
+        self.engine().poll_timeout().into_iter().chain(self.forget_at()).min()
+    }
+
+    /// When a save takes vectors of withdrawn text out of the cache; `None` while a save runs.
+    fn forget_at(&self) -> Option<Duration> {
+        self.withdrawn_since.filter(|_| self.running.is_none()).map(|since| since + self.withdrawn_max)
+    }
+
+    /// Lets other threads make and write the files of saves, so that documents are indexed meanwhile.
+    /// `start` receives each save and has it run once; it calls [`step`](Self::step) again some time after
+    /// that. `folder` is a further handle of the base's folder. [`save`](Self::save) still saves by itself.
+    pub fn save_beside(&mut self, folder: Box<dyn Folder>, start: impl FnMut(SaveJob) + Send + 'static) {
+        self.beside = Some(Beside::new(folder, Box::new(start)));
     }
 
     /// Saves now; before a planned end of the process for instance. Documents that wait are not indexed
@@ -410,6 +458,19 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// # Errors
     /// See [`step`](Self::step).
     pub fn save(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
+        if let Some(running) = &mut self.running {
+            let written = running.wait();
+            self.end_save(now, written)?;
+        }
+        self.must_forget = true;
+        // This thread is to end, or has nothing else to do.
+        let beside = self.beside.take();
+        let saved = self.save_here(now);
+        self.beside = beside;
+        saved
+    }
+
+    fn save_here(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
         self.searcher.change().engine.save();
         loop {
             let Some(output) = self.next_output() else { break };
@@ -510,7 +571,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             return Ok(());
         }
         let (stage, begun) = (Stage::of(&output), Telemetry::begin());
-        let answer = self.perform(output);
+        let answer = self.perform(now, output);
         self.telemetry.ended(stage, begun);
         match answer {
             Some(input) => self.handle(now, input),
@@ -523,7 +584,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     }
 
     /// The input that answers an output, for those that have one.
-    fn perform(&mut self, output: Output) -> Option<Input> {
+    fn perform(&mut self, now: Duration, output: Output) -> Option<Input> {
         Some(match output {
             Output::List { after, max } => {
                 self.store.list(after.as_ref(), max).map_or(Input::Failed, |page| Input::Listed {
@@ -567,39 +628,72 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                         self.leaving.push(id);
                     }
                 }
+                if !withdrawn.is_empty() {
+                    self.withdrawn_since.get_or_insert(now);
+                }
                 self.withdrawn.extend(withdrawn);
                 return None;
             }
             Output::Save { catalogue } => {
-                let (vectors, lexical) = (self.index.save(), self.searcher.held().lexical.save());
-                let file = Snapshot::new(self.fingerprint, &catalogue, &vectors, &lexical).encode();
-                self.telemetry.saved(file.len());
-                let is_written = IndexFile::new(INDEX).write(&mut self.folder, &file).is_ok();
-                self.is_saved = self.forget_withdrawn() && is_written;
-                Input::Saved { is_durable: self.is_saved }
+                let (vectors, lexical) = (self.index.freeze(), self.searcher.held().lexical.clone());
+                let saving =
+                    Saving { name: INDEX, fingerprint: self.fingerprint, catalogue, vectors, lexical };
+                if let Some(beside) = &mut self.beside {
+                    self.running = Some(beside.begin(saving, self.withdrawn.clone()));
+                    return None;
+                }
+                let (written, withdrawn) = (saving.write(&mut self.folder), self.withdrawn.clone());
+                self.saved(now, written, &withdrawn)
             }
             // `next_output` has carried a publication out.
             Output::LeftOut { .. } | Output::Publish => return None,
         })
     }
 
-    /// Takes vectors of withdrawn text out of the cache; `false` if its file cannot be written.
+    /// A save on another thread has ended.
+    fn end_save(&mut self, now: Duration, written: Option<usize>) -> Result<(), KnowledgeError> {
+        let Some(Running { withdrawn, .. }) = self.running.take() else { return Ok(()) };
+        let input = self.saved(now, written, &withdrawn);
+        self.handle(now, input)
+    }
+
+    /// The file of the index was written, or not; `withdrawn`: what it holds no more.
+    fn saved(&mut self, now: Duration, written: Option<usize>, withdrawn: &HashSet<ChunkId>) -> Input {
+        if let Some(len) = written {
+            self.telemetry.saved(len);
+        }
+        self.is_saved = self.forget_withdrawn(now, withdrawn) && written.is_some();
+        Input::Saved { is_durable: self.is_saved }
+    }
+
+    /// Takes vectors of withdrawn text out of the cache if that is due; `false` if its file cannot be
+    /// written.
     ///
     /// While documents wait, the cache holds vectors that they will need, after a rebuild for instance, and
-    /// only what was seen to leave goes. Otherwise everything goes that stands in no document.
-    fn forget_withdrawn(&mut self) -> bool {
+    /// only what was seen to leave goes. Otherwise everything goes that stands in no document. What was
+    /// withdrawn after the index was saved stays: that file still needs it.
+    fn forget_withdrawn(&mut self, now: Duration, saved: &HashSet<ChunkId>) -> bool {
         let (live, is_settled): (HashSet<ChunkId>, bool) = {
             let engine = self.searcher.engine();
             (engine.passages().chunks().map(|(_, chunk)| chunk).collect(), engine.is_idle())
         };
         let withdrawn = &self.withdrawn;
-        let keep = |chunk: &ChunkId| live.contains(chunk) || !is_settled && !withdrawn.contains(chunk);
+        let keep = |chunk: &ChunkId| {
+            let goes = if withdrawn.contains(chunk) { saved.contains(chunk) } else { is_settled };
+            live.contains(chunk) || !goes
+        };
+        let is_old = self.withdrawn_since.is_some_and(|since| since + self.withdrawn_max <= now);
+        if !(self.must_forget || is_old || self.cache.has_waste(&keep)) {
+            return true;
+        }
         let compacted = self.cache.compact(&mut self.folder, &keep);
         self.follow_cache();
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {
-            self.withdrawn.clear();
+            self.withdrawn.retain(|chunk| !saved.contains(chunk));
         }
+        self.must_forget = compacted.is_err();
+        self.withdrawn_since = (!self.withdrawn.is_empty()).then_some(now);
         compacted.is_ok()
     }
 

@@ -45,7 +45,12 @@ impl Searcher {
         hits.map_err(KnowledgeError::Query)
     }
 
-    /// The engine as it is now: passages, applied revision, counters. The base waits while the value lives.
+    /// The engine as it is now: passages, applied revision, counters.
+    ///
+    /// # Deadlocks
+    /// The base waits for its next change while the value lives, and later readers wait for the base. A thread
+    /// that holds the value and asks the searcher again, by [`answer`](Self::answer), `engine` or `{:?}`, can
+    /// wait for ever: copy what is needed, and drop the value first.
     #[must_use]
     pub fn engine(&self) -> EngineRef<'_> {
         EngineRef(self.held())

@@ -300,5 +300,5 @@ fn a_reranker_orders_the_hits_by_their_passages() {
 #[test]
 fn handles_cross_threads() {
     fn is_shared<T: Send + Sync + Clone + 'static>() {}
-    is_shared::<x0_ml::knowledge::Searcher>();
+    is_shared::<Searcher>();
 }

@@ -35,8 +35,7 @@ fn is_sparse(live: usize, slots: u32) -> bool {
 }
 
 /// The sections. Free slots have a layer count of 0 and take no space elsewhere.
-pub(super) fn save(writer: &Writer) -> Vec<u8> {
-    let graph = &writer.graph;
+pub(super) fn save(graph: &Graph, [inserted, removed]: [u64; 2]) -> Vec<u8> {
     let options = &graph.options;
     let live = || (0..graph.slots).filter(|slot| graph.layers_of(*slot) > 0);
     // The number of a slot in the file. The order of nodes is that of their slots either way.
@@ -60,7 +59,7 @@ pub(super) fn save(writer: &Writer) -> Vec<u8> {
     ] {
         settings.extend(setting.to_le_bytes());
     }
-    for setting in [options.seed, writer.inserted, writer.removed] {
+    for setting in [options.seed, inserted, removed] {
         settings.extend(setting.to_le_bytes());
     }
     file.section(SETTINGS, settings);

@@ -17,7 +17,7 @@ pub struct HnswOptions {
     pub m: usize,
     /// Candidates for the links of a new node; 200 by default, at least `m`.
     pub ef_construction: usize,
-    /// Candidates of a search; 64 by default. A search for more vectors has as many candidates as these.
+    /// Candidates of a search; 64 by default. At least the `k` of the search.
     pub ef_search: usize,
     /// Vectors up to which a search compares with all of them instead of walking; 1,000 by default.
     pub scan_len_max: usize,

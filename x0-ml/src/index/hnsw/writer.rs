@@ -45,6 +45,11 @@ impl Writer {
         }
     }
 
+    /// Nodes ever inserted, and those removed since the last sweep.
+    pub(super) fn counts(&self) -> [u64; 2] {
+        [self.inserted, self.removed]
+    }
+
     pub(super) fn memory_len(&self) -> usize {
         let graph = &self.graph;
         let vectors = graph.vectors.as_ref().map_or(0, super::blocks::Blocks::memory_len);

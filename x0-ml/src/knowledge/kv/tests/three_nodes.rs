@@ -335,7 +335,7 @@ fn deaths(kind: CollectionKind) {
             }
             death = death.next();
         }
-        let least = if matches!(death, Death::File(_)) { 25 } else { 9 };
+        let least = if matches!(death, Death::File(_)) { 20 } else { 9 };
         let (Death::Write(at) | Death::Answer(at) | Death::File(at)) = death;
         assert!(at >= least, "{kind:?}: the victim lives through {death:?}");
     }

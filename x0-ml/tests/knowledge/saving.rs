@@ -1,0 +1,118 @@
+//! Saves on another thread, and the time at which withdrawn vectors leave the cache.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use x0_ml::knowledge::{ExactVectors, KnowledgeBase, KnowledgeOptions, SaveJob};
+use x0_ml::retrieve::Mode;
+
+use crate::folder::{SharedFolder, SimFolder};
+use crate::support::{Counting, Shared, check, open, options, put, remove, text};
+
+type Base = KnowledgeBase<Shared, Counting, SharedFolder>;
+
+const NOW: Duration = Duration::ZERO;
+
+fn saving_beside(store: &Shared, folder: &SharedFolder, vectors: ExactVectors) -> (Base, Receiver<SaveJob>) {
+    let options = options().vectors(vectors);
+    let mut base = Base::open(options, store.clone(), Counting::new(), folder.clone()).unwrap();
+    let (sender, jobs) = channel();
+    base.save_beside(Box::new(folder.clone()), move |job| sender.send(job).unwrap());
+    (base, jobs)
+}
+
+fn is_saved(folder: &SharedFolder) -> bool {
+    folder.take().files().iter().any(|(name, _)| name == "knowledge.index")
+}
+
+#[test]
+fn documents_are_indexed_while_a_save_runs() {
+    for vectors in [ExactVectors::Memory, ExactVectors::Cache] {
+        let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+        let (mut base, jobs) = saving_beside(&store, &folder, vectors);
+        put(&store, "alpha", text("alpha", 9));
+        put(&store, "beta", text("beta", 9));
+        base.run(NOW).unwrap();
+        let (job, chunks) = (jobs.try_recv().unwrap(), base.reader().len());
+        assert!(!is_saved(&folder) && format!("{job:?}").contains("SaveJob"));
+        // The job has not run, and changes are indexed.
+        let last = put(&store, "gamma", text("gamma", 9));
+        remove(&store, "alpha");
+        put(&store, "delta", text("delta", 9));
+        base.run(NOW).unwrap();
+        assert!(base.engine().applied() > last && base.engine().is_idle());
+        assert_eq!(base.query("gamma", 1, Mode::Lexical).unwrap()[0].document.as_str(), "gamma");
+        assert!(jobs.try_recv().is_err(), "one save runs at a time");
+        // The file is that of the moment at which the save began, and the cache holds what it needs.
+        job.run();
+        assert!(is_saved(&folder));
+        base.run(NOW).unwrap();
+        let copy = SharedFolder::new(folder.take());
+        let (again, _) = saving_beside(&store, &copy, vectors);
+        assert!(again.opening().rebuild.is_none(), "{:?}", again.opening());
+        assert_eq!(again.opening().chunks, chunks);
+        store.store.lock().unwrap().cut();
+        if vectors == ExactVectors::Memory {
+            let mut again = open(&store, &Counting::new(), folder.take());
+            again.run(NOW).unwrap();
+            check(&again, &store);
+        }
+        // The changes meanwhile are saved next. A job that is dropped has failed, and is tried again.
+        let failures = base.engine().stats().failures;
+        drop(jobs.try_recv().unwrap());
+        base.run(NOW).unwrap();
+        assert_eq!(base.engine().stats().failures, failures + 1);
+        assert!(jobs.try_recv().is_err());
+        base.run(Duration::from_secs(30)).unwrap();
+        let job = jobs.try_recv().unwrap();
+        // The save at the end waits for the one that runs.
+        let running = std::thread::spawn(move || job.run());
+        assert!(base.save(Duration::from_secs(31)).unwrap());
+        running.join().unwrap();
+        drop(base);
+        let (again, _) = saving_beside(&store, &folder, vectors);
+        assert!(again.opening().rebuild.is_none());
+        assert_eq!(again.opening().chunks, again.reader().len());
+        let engine = again.engine();
+        let held: Vec<&str> = engine.passages().documents().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(held, ["beta", "delta", "gamma"]);
+    }
+}
+
+/// The cache is not written again for a single chunk of many before the time is over.
+#[test]
+fn withdrawn_vectors_leave_the_cache_in_time() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    let options = options().knowledge(KnowledgeOptions::new()).withdrawn_max(Duration::from_secs(300));
+    let mut base = Base::open(options, store.clone(), Counting::new(), folder.clone()).unwrap();
+    let at = Duration::from_secs;
+    put(&store, "secret", "Zanzibar");
+    for name in ["alpha", "beta", "gamma"] {
+        put(&store, name, text(name, 9));
+    }
+    base.run(NOW).unwrap();
+    let cached = base.cached();
+    assert!(cached > 9);
+    remove(&store, "secret");
+    base.run(NOW).unwrap();
+    assert_eq!(base.poll_timeout(), Some(at(30)));
+    base.run(at(30)).unwrap();
+    assert_eq!((is_saved(&folder), base.cached()), (true, cached));
+    assert_eq!(base.poll_timeout(), Some(at(300)));
+    base.run(at(300)).unwrap();
+    assert_eq!((base.cached(), base.poll_timeout()), (cached - 1, None));
+    // A large share leaves with the next save.
+    remove(&store, "alpha");
+    base.run(at(301)).unwrap();
+    base.run(at(331)).unwrap();
+    assert!(base.cached() < cached - 1);
+    // A full disk delays it.
+    remove(&store, "beta");
+    base.run(at(400)).unwrap();
+    let before = base.cached();
+    folder.fail(0, 2);
+    base.run(at(430)).unwrap();
+    assert_eq!(base.cached(), before);
+    base.run(at(460)).unwrap();
+    assert!(base.cached() < before);
+}
