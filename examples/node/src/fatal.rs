@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::signals::Stops;
 
 /// The time from a signal to the end of the process. An orderly stop must be complete by then.
-const STOP_LIMIT: Duration = Duration::from_millis(4500);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_millis(4500);
 /// The time for the last lines of the log.
 pub(crate) const LOG_LIMIT: Duration = Duration::from_millis(200);
 /// The time in which the node may report the error itself after a panic, before the process ends because of

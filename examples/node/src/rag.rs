@@ -28,8 +28,10 @@ use self::config::RagConfig;
 use self::model::Model;
 use crate::log::Log;
 
-/// The time for which the end of a node waits for its collections.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// The time for which the end of a node waits for its collections. The rest of the stop fits into what then
+/// is left of the time after which the process ends anyway (module `fatal`).
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+const _: () = assert!(STOP_LIMIT.as_millis() + 1000 <= crate::fatal::STOP_LIMIT.as_millis());
 
 /// The collections of a node. Dropping the last copy ends their threads.
 #[derive(Debug, Clone)]

@@ -430,7 +430,8 @@ impl Running {
             .iter()
             .copied()
             .find(|voter| *voter != id && status.reached.contains(voter));
-        if let Some(successor) = successor.filter(|_| status.is_leader()) {
+        let hand_over = async {
+            let Some(successor) = successor.filter(|_| status.is_leader()) else { return };
             self.node.transfer_leadership(successor);
             let handed_over = async {
                 while self.node.status().is_leader() {
@@ -439,10 +440,13 @@ impl Running {
             };
             // If the transfer fails, the others elect a leader.
             let _ = tokio::time::timeout(HAND_OVER_LIMIT, handed_over).await;
-        }
-        if let Some(rag) = &self.rag {
-            rag.stop().await;
-        }
+        };
+        let save = async {
+            if let Some(rag) = &self.rag {
+                rag.stop().await;
+            }
+        };
+        tokio::join!(hand_over, save);
         let stopped = self.node.shutdown().await;
         self.log.event("stopped", "");
         self.observe.flush();

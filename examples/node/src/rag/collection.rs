@@ -68,7 +68,11 @@ impl Searches {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         match &*inbox {
             Some(inbox) if self.applied.load(Ordering::Acquire) >= asked.request.min_revision => {
-                inbox.send(asked).map_err(|back| Box::new(back.0))
+                // Without its thread, no later attempt is answered either.
+                if let Err(back) = inbox.send(asked) {
+                    let _ = back.0.reply.send(Err(ended()));
+                }
+                Ok(())
             }
             _ => Err(Box::new(asked)),
         }
@@ -448,6 +452,8 @@ fn answer(searcher: &Searcher, store: &mut KvKnowledge, asked: &Asked) -> Result
     if !asked.vector.components.is_empty() {
         query = query.vector(&asked.vector.components);
     }
+    // The index may go on while passages are found and read: this revision is in what the query sees.
+    let applied = searcher.engine().applied();
     let found = searcher.answer(&query).map_err(|error| Problem::new(500, chain(&error)))?;
     let (search, begun_reading) = (begun.elapsed(), Instant::now());
     // Several hits may be of one document.
@@ -486,7 +492,7 @@ fn answer(searcher: &Searcher, store: &mut KvKnowledge, asked: &Asked) -> Result
         chunks: engine.passages().chunks_len(),
         pending: engine.pending(),
     });
-    Ok(QueryAnswer { applied: engine.applied(), hits, truncated: asked.vector.is_truncated, explain })
+    Ok(QueryAnswer { applied, hits, truncated: asked.vector.is_truncated, explain })
 }
 
 /// The messages of an error and its causes.

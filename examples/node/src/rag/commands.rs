@@ -141,7 +141,9 @@ async fn add_files(
     let Adding { source, tags, place } = adding;
     let before = chunks(place).await?;
     let begun = Instant::now();
-    let bar = indicatif::ProgressBar::new(files.len() as u64);
+    // Also an error takes the bar off the terminal.
+    let bar =
+        indicatif::ProgressBar::new(files.len() as u64).with_finish(indicatif::ProgressFinish::AndClear);
     // An invalid template falls back to the default.
     if let Ok(style) =
         indicatif::ProgressStyle::with_template("[{bar:40}] {pos}/{len} documents indexed, {msg}, {eta} left")
