@@ -52,7 +52,12 @@ impl Rag {
         let collections = config.collections.iter().map(|collection| {
             let folder = folder.join(&collection.name);
             let options = KvKnowledgeOptions::new().pieces_len_max(config.pieces_kib << 10);
-            let opener = Opener { config: collection.clone(), options, store: store.clone() };
+            let opener = Opener {
+                config: collection.clone(),
+                options,
+                vectors: config.vectors.exact(),
+                store: store.clone(),
+            };
             let started = Collection::start(opener, &folder, &model, log);
             let started =
                 started.with_context(|| format!("cannot start the collection {}", collection.name))?;

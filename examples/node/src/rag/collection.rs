@@ -14,8 +14,8 @@ use x0_kv::Store;
 use x0_ml::file::DiskFolder;
 use x0_ml::knowledge::kv::{KvKnowledge, KvKnowledgeError, KvKnowledgeOptions};
 use x0_ml::knowledge::{
-    KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore, Searcher,
-    StoreError,
+    ExactVectors, KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeOptions, KnowledgeStore,
+    Searcher, StoreError,
 };
 use x0_ml::retrieve::{Document, DocumentId, PassageFilter, Query};
 
@@ -193,6 +193,7 @@ fn ended() -> Problem {
 pub(crate) struct Opener {
     pub(crate) config: CollectionConfig,
     pub(crate) options: KvKnowledgeOptions,
+    pub(crate) vectors: ExactVectors,
     pub(crate) store: Store,
 }
 
@@ -288,10 +289,10 @@ impl Worker {
     /// Starts the thread that answers queries. It ends with the sender of its inbox.
     fn start_searches(&self, base: &Base) -> std::io::Result<()> {
         let (sender, inbox) = channel();
-        let (opener, searcher) = (self.opener.clone(), base.searcher());
+        let (opener, searcher, waker) = (self.opener.clone(), base.searcher(), Arc::clone(&self.waker));
         std::thread::Builder::new()
             .name(format!("rag-query-{}", opener.config.name))
-            .spawn(move || answer_all(&opener, &searcher, &inbox))?;
+            .spawn(move || answer_all(&opener, &searcher, &inbox, &waker))?;
         self.searches.set(Some(sender));
         Ok(())
     }
@@ -328,9 +329,24 @@ impl Worker {
         let folder = DiskFolder::new(&self.folder)
             .map_err(|error| format!("cannot use the folder {}: {error}", self.folder.display()))?;
         let knowledge = KnowledgeOptions::new().batch_max(BATCH_MAX).retry(Duration::from_millis(200));
-        let options = KnowledgeBaseOptions::new().knowledge(knowledge).chunk(self.model.chunk_options());
+        let options = KnowledgeBaseOptions::new()
+            .knowledge(knowledge)
+            .chunk(self.model.chunk_options())
+            .vectors(self.opener.vectors);
+        let further = Box::new(folder.clone());
         let opened = Base::open_with_tokens(options, store, self.model.clone(), folder, self.model.tokens());
-        opened.map_err(|error| chain(&error))
+        let mut base = opened.map_err(|error| chain(&error))?;
+        let (waker, name) = (Arc::clone(&self.waker), format!("rag-save-{}", self.opener.config.name));
+        base.save_beside(further, move |job| {
+            let waker = Arc::clone(&waker);
+            let save = move || {
+                job.run();
+                waker.wake();
+            };
+            // Without a thread the job is dropped, and the base tries again later.
+            let _ = std::thread::Builder::new().name(name.clone()).spawn(save);
+        });
+        Ok(base)
     }
 
     fn named(&self) -> CollectionStatus {
@@ -419,13 +435,17 @@ impl Worker {
 }
 
 /// Answers queries until the collection ends. The passages come through a handle of the store of its own.
-fn answer_all(opener: &Opener, searcher: &Searcher, inbox: &Receiver<Asked>) {
+fn answer_all(opener: &Opener, searcher: &Searcher, inbox: &Receiver<Asked>, waker: &Arc<Waker>) {
     let mut store = None;
     while let Ok(asked) = inbox.recv() {
         let answer = match opened(&mut store, opener) {
             Ok(store) => answer(searcher, store, &asked),
             Err(problem) => Err(problem),
         };
+        if answer.is_err() {
+            // A vector that could not be read is embedded again by the thread that indexes.
+            Arc::clone(waker).wake();
+        }
         // The client may be gone.
         let _ = asked.reply.send(answer);
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use x0_ml::knowledge::ExactVectors;
 use x0_ml::knowledge::kv::CollectionKind;
 
 /// Retrieval on this node.
@@ -19,6 +20,9 @@ pub(crate) struct RagConfig {
     /// write one keeps it, and the others fetch it.
     #[serde(default = "pieces_kib")]
     pub(crate) pieces_kib: usize,
+    /// Where each collection keeps the exact vectors of its chunks.
+    #[serde(default)]
+    pub(crate) vectors: VectorPlace,
     /// The collections of this node.
     pub(crate) collections: Vec<CollectionConfig>,
 }
@@ -31,6 +35,26 @@ pub(crate) struct CollectionConfig {
     /// The store that it is kept in, which cannot be changed later.
     #[serde(default)]
     pub(crate) store: StoreKind,
+}
+
+/// The place of exact vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VectorPlace {
+    /// In the memory of the index.
+    #[default]
+    Memory,
+    /// In the file of the embedding cache, from which each query reads the best candidates.
+    File,
+}
+
+impl VectorPlace {
+    pub(crate) fn exact(self) -> ExactVectors {
+        match self {
+            VectorPlace::Memory => ExactVectors::Memory,
+            VectorPlace::File => ExactVectors::Cache,
+        }
+    }
 }
 
 /// The store of a collection.

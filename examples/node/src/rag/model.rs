@@ -125,9 +125,30 @@ mod tests {
     use std::sync::Arc;
 
     use x0_ml::chunk::WordTokens;
-    use x0_ml::embed::{HashedWords, Overflow};
+    use x0_ml::embed::{EmbedError, Embedded, Embedder, HashedWords, ModelId, Overflow};
 
     use super::{Model, Tokens};
+
+    /// Never returns from a text with the word `wait`.
+    struct Blocking(HashedWords);
+
+    impl Embedder for Blocking {
+        fn model(&self) -> &ModelId {
+            self.0.model()
+        }
+        fn dimensions(&self) -> usize {
+            self.0.dimensions()
+        }
+        fn tokens_max(&self) -> usize {
+            self.0.tokens_max()
+        }
+        fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
+            while texts.iter().any(|text| text.contains("wait")) {
+                std::thread::park();
+            }
+            self.0.embed(texts, vectors)
+        }
+    }
 
     impl Model {
         /// A model that takes so many words and leaves out those that follow.
@@ -135,6 +156,12 @@ mod tests {
             let embedder = HashedWords::new(64).with_tokens_max(tokens_max).with_overflow(Overflow::Truncate);
             let tokens = Tokens(Arc::new(WordTokens));
             Model { name: "few words".to_owned(), embedder: Arc::new(embedder), tokens }
+        }
+
+        /// A model that blocks its thread at some texts.
+        pub(crate) fn that_blocks() -> Model {
+            let (embedder, tokens) = (Blocking(HashedWords::new(64)), Tokens(Arc::new(WordTokens)));
+            Model { name: "blocking".to_owned(), embedder: Arc::new(embedder), tokens }
         }
     }
 

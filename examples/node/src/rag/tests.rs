@@ -39,7 +39,11 @@ impl Front {
     }
 
     fn with(model: Model, tls: TlsMode) -> Front {
-        let folder = tempfile::tempdir().unwrap();
+        Front::over(model, tls, tempfile::tempdir().unwrap(), &Store::open_in_memory(), "")
+    }
+
+    /// A front over files and a store that may be those of an earlier one.
+    fn over(model: Model, tls: TlsMode, folder: tempfile::TempDir, store: &Store, settings: &str) -> Front {
         let domain: TrustDomain = "front.test".parse().unwrap();
         let authority = Authority::new(domain.clone(), &AuthorityOptions::default()).unwrap();
         let id = SpiffeId::for_node(&domain, crate::init::node_id(1).unwrap());
@@ -47,10 +51,9 @@ impl Front {
         std::fs::write(folder.path().join("svid.pem"), svid.to_pem()).unwrap();
         let identity = Identity::new(svid, authority.bundle()).unwrap();
         let log = Log::start("test", Default::default()).unwrap();
-        let config: RagConfig =
-            toml::from_str("collections = [{ name = \"manuals\" }, { name = \"notes\", store = \"crdt\" }]")
-                .unwrap();
-        let rag = Rag::over(model, &config, folder.path(), &Store::open_in_memory(), &log).unwrap();
+        let collections = "collections = [{ name = \"manuals\" }, { name = \"notes\", store = \"crdt\" }]";
+        let config: RagConfig = toml::from_str(&format!("{settings}\n{collections}")).unwrap();
+        let rag = Rag::over(model, &config, folder.path(), store, &log).unwrap();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -245,6 +248,68 @@ async fn passages_are_read_up_to_a_limit() {
     assert_eq!(texts.values().filter(|has_text| **has_text).count(), 1, "{texts:?}");
     assert_eq!(texts.len(), 2);
     assert!(answer["explain"]["read_us"].is_u64());
+}
+
+/// Vectors in the file: the same answers, a damaged record is a problem that is repaired, and a damaged file
+/// is built again.
+#[tokio::test]
+async fn vectors_in_the_file_give_the_same_answers() {
+    let store = Store::open_in_memory();
+    let (folder, settings) = (tempfile::tempdir().unwrap(), "vectors = \"file\"");
+    let front = Front::over(Model::of_words(4096), TlsMode::Off, folder, &store, settings);
+    let memory = Front::over(Model::of_words(4096), TlsMode::Off, tempfile::tempdir().unwrap(), &store, "");
+    let mut last = Value::Null;
+    front.open().await;
+    memory.open().await;
+    for (id, text) in [("a", "the harbour is dark"), ("b", "a dark node asks"), ("c", "links of a node")] {
+        let path = format!("/api/v1/rag/collections/manuals/documents/{id}");
+        last = front.json("PUT", &path, json!({"text": text})).await.unwrap()["revision"].clone();
+    }
+    let query = json!({"collection": "manuals", "query": "dark harbour node", "mode": "dense",
+        "min_revision": last});
+    let ids = |answer: &Value| documents(answer).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (found, wanted) =
+        (front.query(query.clone()).await.unwrap(), memory.query(query.clone()).await.unwrap());
+    assert_eq!((ids(&found), ids(&found).len()), (ids(&wanted), 3));
+
+    // The first record.
+    let cache = front.folder.path().join("manuals/embeddings.cache");
+    let damage = |at: usize| {
+        let mut bytes = std::fs::read(&cache).unwrap();
+        bytes[at] ^= 1;
+        std::io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(&cache).unwrap(), &bytes)
+            .unwrap();
+    };
+    damage(60);
+    let problem = front.query(query.clone()).await.unwrap_err();
+    assert_eq!(problem.status, 500);
+    assert!(problem.detail.contains("embeddings.cache") && problem.detail.contains("byte 52"), "{problem:?}");
+    let begun = std::time::Instant::now();
+    let found = loop {
+        match front.query(query.clone()).await {
+            Ok(found) => break found,
+            Err(problem) => assert!(begun.elapsed() < Duration::from_secs(60), "{problem:?}"),
+        }
+    };
+    assert_eq!(ids(&found), ids(&wanted));
+    front.rag.stop().await;
+    let Front { folder, .. } = front;
+    damage(60);
+    let front = Front::over(Model::of_words(4096), TlsMode::Off, folder, &store, settings);
+    let status = front.open().await;
+    let rebuild = status["collections"][0]["rebuild"].as_str().unwrap();
+    assert!(rebuild.contains("embeddings.cache"), "{rebuild}");
+    assert_eq!(ids(&front.query(query).await.unwrap()), ids(&wanted));
+}
+
+/// A thread that does not end holds up the stop for a while only.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_thread_that_blocks() {
+    let front = Front::with(Model::that_blocks(), TlsMode::Off);
+    front.open().await;
+    let path = "/api/v1/rag/collections/manuals/documents/a";
+    front.json("PUT", path, json!({"text": "wait for ever"})).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), front.rag.stop()).await.unwrap();
 }
 
 #[tokio::test]
