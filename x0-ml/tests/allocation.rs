@@ -24,10 +24,10 @@ use std::time::Duration;
 use folder::{SharedFolder, SimFolder};
 use random::Random;
 use sections::resign;
-use x0_ml::chunk::ChunkOptions;
+use x0_ml::chunk::{ChunkId, ChunkOptions};
 use x0_ml::embed::{Embedder, ModelId};
 use x0_ml::embed::{EmbeddingCache, HashedWords};
-use x0_ml::file::Folder;
+use x0_ml::file::{DiskFolder, Folder};
 use x0_ml::index::{ExactIndex, HnswIndex, HnswOptions, Metric, VectorIndex};
 use x0_ml::knowledge::{
     Knowledge, KnowledgeBase, KnowledgeBaseOptions, KnowledgeOptions, KnowledgeStore, MemoryStore, Snapshot,
@@ -175,4 +175,34 @@ fn what_is_allocated_follows_the_bytes_that_are_there() {
         folder.write("cache", file).unwrap();
         EmbeddingCache::open(&mut folder, "cache", model, DIMENSIONS).is_ok()
     });
+    large_cache();
+}
+
+/// A large cache is written again block by block.
+fn large_cache() {
+    const RECORDS: u32 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut folder = DiskFolder::new(folder.path()).unwrap();
+    let name = |number: u32| {
+        let mut name = [0; 32];
+        name[..4].copy_from_slice(&number.to_le_bytes());
+        ChunkId::from_bytes(name)
+    };
+    let (mut cache, _) = EmbeddingCache::open(&mut folder, "cache", ModelId::of(&[b"large"]), 384).unwrap();
+    for first in (0..RECORDS).step_by(1000) {
+        let vectors: Vec<_> =
+            (first..first + 1000).map(|number| (name(number), vec![number as f32; 384])).collect();
+        let records: Vec<_> = vectors.iter().map(|(chunk, vector)| (*chunk, vector.as_slice())).collect();
+        cache.put(&mut folder, &records).unwrap();
+    }
+    let gone = name(RECORDS / 2);
+    let held = peak(|| cache.compact(&mut folder, &|chunk| *chunk != gone).unwrap());
+    let len = RECORDS as usize * 1572;
+    assert!(held < len / 4, "{held} bytes for {len}");
+    let mut vector = [0.0; 384];
+    for number in [0, RECORDS / 2 - 1, RECORDS / 2 + 1, RECORDS - 1] {
+        assert!(cache.get(&mut folder, &name(number), &mut vector).unwrap());
+        assert!((vector[383] - number as f32).abs() < 0.5);
+    }
+    assert_eq!((cache.len(), cache.contains(&gone)), (RECORDS as usize - 1, false));
 }

@@ -1,6 +1,7 @@
 //! Vectors of chunks that were embedded before.
 
 use std::collections::HashMap;
+use std::io;
 
 use super::embedder::ModelId;
 use crate::chunk::ChunkId;
@@ -10,6 +11,9 @@ const KIND: [u8; 8] = *b"X0MLEMB\0";
 const VERSION: u32 = 1;
 /// Kind, version, dimensions, model, checksum.
 const HEADER: usize = 8 + 4 + 4 + 32 + 4;
+
+/// Bytes of the file that are copied at once when it is written again.
+const BLOCK_LEN: usize = 1 << 20;
 
 /// The vectors of one model by chunk, in a file that is appended to.
 ///
@@ -188,25 +192,64 @@ impl EmbeddingCache {
         if kept.len() == self.len {
             return Ok(Compacted::default());
         }
-        let file = folder.read(&self.name).map_err(|source| self.io("read", source))?.unwrap_or_default();
         kept.sort_unstable();
-        let (wanted, mut bytes) = (kept.len(), self.header());
-        kept.retain(|(record, chunk)| {
-            let offset = HEADER + record * self.record_len();
-            let record = file.get(offset..offset + self.record_len());
-            let record = record.filter(|record| read_record(record, offset, None) == Some(*chunk));
-            bytes.extend(record.unwrap_or_default());
-            record.is_some()
-        });
+        let (wanted, beside) = (kept.len(), format!("{}.new", self.name));
+        folder.write(&beside, &self.header()).map_err(|source| self.io("write", source))?;
+        let kept = self.copy_records(folder, &kept, &beside)?;
+        folder.sync(&beside).map_err(|source| self.io("sync", source))?;
         // An error may come before or after the new file took the place of the old one.
         self.is_suspect = true;
         self.generation += 1;
-        self.replace(folder, &bytes)?;
+        folder.rename(&beside, &self.name).map_err(|source| self.io("rename", source))?;
+        folder.sync_folder().map_err(|source| self.io("sync", source))?;
         self.is_suspect = false;
         let compacted = Compacted { dropped: self.len - kept.len(), damaged: wanted - kept.len() };
         self.len = kept.len();
         self.records = kept.into_iter().enumerate().map(|(place, (_, chunk))| (chunk, place)).collect();
         Ok(compacted)
+    }
+
+    /// Appends the right ones of these records to a file, block by block; returns them.
+    fn copy_records(
+        &self,
+        folder: &mut dyn Folder,
+        kept: &[(usize, ChunkId)],
+        to: &str,
+    ) -> Result<Vec<(usize, ChunkId)>, FileError> {
+        let len = self.record_len();
+        let (block_len, mut bytes) = ((BLOCK_LEN / len).max(1), Vec::new());
+        let mut copied = Vec::with_capacity(kept.len());
+        for block in kept.chunk_by(|(a, _), (b, _)| a / block_len == b / block_len) {
+            let [(first, _), ..] = block else { continue };
+            let first = first / block_len * block_len;
+            bytes.resize(block_len.min(self.len - first) * len, 0);
+            let is_read = self.read_part(folder, first, &mut bytes)?;
+            let mut right = Vec::with_capacity(block.len() * len);
+            for (record, chunk) in block {
+                let at = (record - first) * len;
+                // A file that ends too early is damaged where it ends, and read to there.
+                let is_here = is_read || self.read_part(folder, *record, &mut bytes[at..at + len])?;
+                let content = &bytes[at..at + len];
+                if is_here && read_record(content, HEADER + record * len, None) == Some(*chunk) {
+                    right.extend_from_slice(content);
+                    copied.push((*record, *chunk));
+                }
+            }
+            folder.append(to, &right).map_err(|source| self.io("append to", source))?;
+        }
+        Ok(copied)
+    }
+
+    /// Reads records from the file; `false` if it ends before them.
+    fn read_part(&self, folder: &mut dyn Folder, record: usize, bytes: &mut [u8]) -> Result<bool, FileError> {
+        let offset = HEADER + record * self.record_len();
+        match folder.read_at(&self.name, offset as u64, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if [io::ErrorKind::UnexpectedEof, io::ErrorKind::NotFound].contains(&error.kind()) => {
+                Ok(false)
+            }
+            Err(source) => Err(self.io("read", source)),
+        }
     }
 
     /// Whether an eighth of the file is records that are not to be kept.
@@ -279,7 +322,7 @@ impl EmbeddingCache {
         IndexFile::new(self.name.as_str()).write(folder, bytes)
     }
 
-    fn io(&self, action: &'static str, source: std::io::Error) -> FileError {
+    fn io(&self, action: &'static str, source: io::Error) -> FileError {
         FileError::Io { action, name: self.name.clone(), source }
     }
 }
