@@ -463,7 +463,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             self.end_save(now, written)?;
         }
         self.must_forget = true;
-        // This thread is to end, or has nothing else to do.
+        // The caller waits for this save.
         let beside = self.beside.take();
         let saved = self.save_here(now);
         self.beside = beside;
@@ -472,8 +472,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
 
     fn save_here(&mut self, now: Duration) -> Result<bool, KnowledgeError> {
         self.searcher.change().engine.save();
-        loop {
-            let Some(output) = self.next_output() else { break };
+        while let Some(output) = self.next_output() {
             let is_save = matches!(output, Output::Save { .. });
             self.carry_out(now, output)?;
             if is_save {

@@ -25,7 +25,7 @@ struct State {
     /// The file of one generation, which stays readable after another file took its name.
     file: Option<Box<dyn OpenFile>>,
     generation: u64,
-    /// Each chunk, and the place of its record in the file.
+    /// Chunks, and the places of their records in the file.
     records: HashMap<VectorId, (ChunkId, usize)>,
 }
 

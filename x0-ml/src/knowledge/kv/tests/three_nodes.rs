@@ -284,7 +284,7 @@ fn live(cluster: &Cluster, kind: CollectionKind, folder: &SharedFolder, death: D
         if !is_alive {
             return true;
         }
-        // What no document needs since the step before leaves.
+        // Pieces that no document needs since the step before leave.
         if writer.sweep(GRACE * step).is_err() {
             return true;
         }
@@ -320,7 +320,7 @@ fn deaths(kind: CollectionKind) {
             let what = format!("{kind:?}, {death:?} in round {round}");
             let folder = SharedFolder::new(image);
             let mut base = cluster.base(VICTIM, kind, &folder).unwrap();
-            // What the victim wrote last may be on its way.
+            // The last writes of the victim may be on their way.
             until("the same documents on both sides", || {
                 let here = listing(&mut cluster.collection(VICTIM, kind));
                 (here == listing(&mut other)).then_some(())
