@@ -1,6 +1,6 @@
 //! A folder in memory that loses its power.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, clippy::cast_possible_truncation, reason = "each test uses a part; its files are small")]
 
 use std::collections::BTreeMap;
 use std::io;
