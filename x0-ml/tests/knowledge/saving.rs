@@ -66,10 +66,14 @@ fn documents_are_indexed_while_a_save_runs() {
         base.run(Duration::from_secs(30)).unwrap();
         let job = jobs.try_recv().unwrap();
         // The save at the end waits for the one that runs.
-        let running = std::thread::spawn(move || job.run());
-        assert!(base.save(Duration::from_secs(31)).unwrap());
-        running.join().unwrap();
-        drop(base);
+        let (done, is_done) = channel();
+        let saving = std::thread::spawn(move || {
+            assert!(base.save(Duration::from_secs(31)).unwrap());
+            done.send(()).unwrap();
+        });
+        assert!(is_done.recv_timeout(Duration::from_millis(100)).is_err());
+        job.run();
+        saving.join().unwrap();
         let (again, _) = saving_beside(&store, &folder, vectors);
         assert!(again.opening().rebuild.is_none());
         assert_eq!(again.opening().chunks, again.reader().len());
