@@ -1,4 +1,4 @@
-//! What a file lets its reader allocate: a small multiple of its length, damaged or not.
+//! The memory that reading a file takes: a small multiple of its length, damaged or not.
 
 #![allow(
     clippy::unwrap_used,
@@ -70,7 +70,7 @@ fn peak<T>(work: impl FnOnce() -> T) -> usize {
 const DIMENSIONS: usize = 16;
 /// Below the guarantee of the crate's documentation, which a vector file with nearly all slots free needs.
 const TIMES: usize = 10;
-/// What an empty file takes.
+/// The memory of an empty file.
 const ALWAYS: usize = 64 << 10;
 
 fn options() -> HnswOptions {

@@ -61,6 +61,11 @@
 //! # Limitations
 //! A blob that was fetched in part, and whose document was removed before, stays on the node if its first
 //! chunk is missing: nothing says that it belongs to the collection.
+//!
+//! In a CRDT collection, a member that received pieces of a text and not its record, and is cut off from its
+//! writer from then on for longer than the [grace period](KvKnowledgeOptions::grace), removes these pieces.
+//! After the cut the document cannot be read ([`KvKnowledgeError::PieceMissing`]) and must be written again.
+//! A grace period above the longest cut prevents it.
 
 mod cells;
 mod changes;

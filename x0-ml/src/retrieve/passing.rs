@@ -7,7 +7,7 @@ use crate::index::VectorId;
 
 /// Words of bits for each number, above which the numbers are kept one by one.
 const SPREAD_MAX: usize = 4;
-/// The same for few numbers: 8 KiB.
+/// The least number of words of a bit set: 8 KiB.
 const WORDS_MIN: usize = 1024;
 
 /// Numbers of chunks. An index asks for up to all of its numbers in one search.
