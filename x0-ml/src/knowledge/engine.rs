@@ -87,6 +87,8 @@ pub struct Knowledge {
     is_saving: bool,
     failures: u32,
     retry_at: Option<Duration>,
+    /// The time at which the first document was left out since the last scan.
+    left_out_since: Option<Duration>,
     outputs: VecDeque<Queued>,
     stats: KnowledgeStats,
 }
@@ -239,6 +241,7 @@ impl Knowledge {
             is_saving: false,
             failures: 0,
             retry_at: None,
+            left_out_since: None,
             outputs: VecDeque::new(),
             stats: KnowledgeStats::default(),
         }
@@ -337,7 +340,12 @@ impl Knowledge {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let save =
             self.unsaved_since.filter(|_| !self.is_saving).map(|since| since + self.options.save_interval);
-        [save, self.retry_at, self.waiting.next_due()].into_iter().flatten().min()
+        [save, self.retry_at, self.rescan_at(), self.waiting.next_due()].into_iter().flatten().min()
+    }
+
+    /// When documents that were left out are looked for again.
+    fn rescan_at(&self) -> Option<Duration> {
+        self.left_out_since.map(|since| since + self.options.rescan)
     }
 
     /// Takes an input. Follow it by [`poll_output`](Self::poll_output) until `None`.
@@ -566,8 +574,7 @@ impl Knowledge {
                 || self.waiting.aside_len() >= self.options.pending_max
             {
                 self.waiting.done(change);
-                self.stats.documents_left_out += 1;
-                self.output(Output::LeftOut { document });
+                self.leave_out(now, document);
             } else {
                 self.waiting.put_aside(document, change, now + self.delay(change.attempts), Aside::Failed);
             }
@@ -608,9 +615,14 @@ impl Knowledge {
     /// Leaves out documents that were late for too long, and makes failed ones ready whose time has come.
     fn take_due(&mut self, now: Duration) {
         for document in self.waiting.take_due(now) {
-            self.stats.documents_left_out += 1;
-            self.output(Output::LeftOut { document });
+            self.leave_out(now, document);
         }
+    }
+
+    fn leave_out(&mut self, now: Duration, document: DocumentId) {
+        self.stats.documents_left_out += 1;
+        self.left_out_since.get_or_insert(now);
+        self.output(Output::LeftOut { document });
     }
 
     /// Takes the chunks of a document that will not be complete out of the indexes again.
@@ -643,6 +655,10 @@ impl Knowledge {
             self.retry_at = None;
         }
         self.take_due(now);
+        if self.rescan_at().is_some_and(|at| at <= now) {
+            self.left_out_since = None;
+            self.is_scan_due = true;
+        }
         // Steps that fail one after the other hold back the next one, so that a store that is away is not
         // asked without pause.
         if self.work.is_none() && self.scan.is_none() && self.retry_at.is_none() {

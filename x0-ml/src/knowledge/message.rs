@@ -146,8 +146,9 @@ pub enum Output {
         /// The engine's state, for [`Knowledge::restore`](super::Knowledge::restore).
         catalogue: Vec<u8>,
     },
-    /// A document is left out after too many failures, or was late for too long. It is tried again when the
-    /// store reports it or at the next scan.
+    /// A document is left out after too many failures, or was late for too long. The document is tried again
+    /// when the store reports it or at the next scan, which comes after
+    /// [`rescan`](super::KnowledgeOptions::rescan).
     LeftOut {
         /// The document.
         document: DocumentId,

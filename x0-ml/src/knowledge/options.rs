@@ -19,12 +19,15 @@ pub struct KnowledgeOptions {
     /// Time before a failed step is tried again; 1 s by default, doubled at each failure up to 64 times.
     /// Other documents are indexed meanwhile. After three failures in a row, they wait for this time as well.
     pub retry: Duration,
-    /// Failures after which a document is left out until it changes or the store is scanned; 8 by default.
+    /// Failures after which a document is left out until it changes or the store is scanned, which it is
+    /// after [`rescan`](Self::rescan); 8 by default.
     pub attempts_max: u32,
     /// Time for which a document that is not complete on this node holds back
     /// [`applied`](super::Knowledge::applied); 60 s by default. After it the document is left out until the
     /// store reports it.
     pub late_max: Duration,
+    /// Time after which the store is scanned because a document was left out; 10 minutes by default.
+    pub rescan: Duration,
 }
 
 impl Default for KnowledgeOptions {
@@ -38,6 +41,7 @@ impl Default for KnowledgeOptions {
             retry: Duration::from_secs(1),
             attempts_max: 8,
             late_max: Duration::from_secs(60),
+            rescan: Duration::from_secs(600),
         }
     }
 }
@@ -102,6 +106,13 @@ impl KnowledgeOptions {
     #[must_use]
     pub fn late_max(mut self, time: Duration) -> Self {
         self.late_max = time;
+        self
+    }
+
+    /// Sets the time after which documents that were left out are looked for again.
+    #[must_use]
+    pub fn rescan(mut self, time: Duration) -> Self {
+        self.rescan = time;
         self
     }
 }

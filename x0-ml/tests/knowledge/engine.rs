@@ -159,6 +159,25 @@ fn a_failing_document_lets_the_others_pass() {
     assert_eq!(engine.poll_output(), read("d"));
 }
 
+/// A document that was left out comes by a scan some time later, although the store does not report it.
+#[test]
+fn documents_that_were_left_out_are_looked_for_again() {
+    let options = KnowledgeOptions::new().attempts_max(1).rescan(Duration::from_secs(300));
+    let mut engine = Knowledge::new(options);
+    let later = NOW + Duration::from_secs(300);
+    engine.handle(NOW, changed("a", 5)).unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(NOW, Input::Failed).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    assert_eq!((engine.poll_output(), engine.poll_timeout(), engine.is_idle()), (None, Some(later), true));
+    engine.handle(later, Input::Timeout).unwrap();
+    assert!(matches!(engine.poll_output(), Some(Output::List { after: None, .. })));
+    let page = vec![("a".into(), 5)];
+    engine.handle(later, Input::Listed { page, is_last: true, revision: 5 }).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }));
+    assert_eq!((engine.poll_timeout(), engine.stats().scans), (None, 1));
+}
+
 /// Chunks of a document that was not complete at the save leave the indexes after a restart.
 #[test]
 fn unfinished_chunks_are_removed_after_a_restart() {
