@@ -233,7 +233,7 @@ impl World {
         let survives = self.random.below(12) > 0;
         let value = self.random.below(u64::MAX);
         let write = match self.random.below(5) {
-            0 if value % 2 == 0 => Write::Delete { key },
+            0 if value.is_multiple_of(2) => Write::Delete { key },
             // With the times that the member holds, or with those of no value.
             0 => {
                 let held = self.members[at].replica.map().get(&own);
