@@ -87,8 +87,8 @@
 //! No text or lists. No reads across replicas: a read returns what has arrived here. A writer that gives one
 //! event two contents is resolved to one of them on all replicas, and only [`SignedMap`] can prove which
 //! writer it was. Deltas are joined whole. A long [`CausalMap`] is sent by key ranges and joined beside the
-//! map, which needs the memory of both; a state of another type must be small enough to be sent. Large values
-//! belong beside the state, with their hashes in it.
+//! map, which needs the memory of both; a long [`CausalReplica`] is sent by slices of events, which are kept
+//! beside the state until the last one. Large values belong beside the state, with their hashes in it.
 //!
 //! # Signed maps
 //! Versions identify events by dot, so they assume that a writer has one event per dot. [`SignedMap`]

@@ -69,7 +69,8 @@ pub enum SessionOutput<J = Joined> {
     Joined(J),
     /// A part of a long state has arrived, and does not count yet. A replica with a journal may write this
     /// record to it, and then goes on from here after a restart: see
-    /// [`CausalMap::replay_range`]. Nothing is lost if it does not.
+    /// [`CausalMap::replay_range`]. Nothing is lost if it does not. Of a composed type the record is empty:
+    /// [`CausalReplica::save`](crate::CausalReplica::save) holds the part.
     Staged(Vec<u8>),
 }
 
@@ -157,7 +158,8 @@ pub struct SessionStats {
 ///
 /// A map that is too long for one transfer is pulled range by range, each in one transfer of at most 512 KiB.
 /// The ranges are joined beside the map, in steps that [`poll_timeout`](Self::poll_timeout) asks for at once,
-/// and become visible together. Between two ranges the serving side holds nothing.
+/// and become visible together. Between two ranges the serving side holds nothing. A long composed type is
+/// pulled in the same way, by slices of at most 1 MiB: each has the values of a range of events.
 ///
 /// Announcements carry a check value of the hash key, so that a mismatch is an error and no endless exchange.
 /// When only the members differ, one side sends four bits of each member's heartbeat count, from which the

@@ -2,8 +2,10 @@
 //! nothing panics.
 #![no_main]
 
+use core::time::Duration;
+
 use libfuzzer_sys::fuzz_target;
-use x0_crdt::internal::{JoinSource, JoinStep, Transfer};
+use x0_crdt::internal::{JoinSource, JoinStep, StageBegin, Transfer};
 use x0_crdt::{CausalMap, CausalReplica, HashKey, MapDelta, OrMap, OrSet, ReplicaId, Version};
 
 const KEY: HashKey = HashKey::new([1; 16]);
@@ -19,6 +21,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(CausalMap::restore(&map.save(), ReplicaId::new(2), KEY).is_ok());
     }
     let _ = CausalReplica::<OrMap<u8, OrSet<u64>>>::restore(data, ReplicaId::new(2), KEY);
+    let mut composed = CausalReplica::<OrMap<u8, OrSet<u64>>>::new(ReplicaId::new(1), KEY);
+    if let StageBegin::Ready(claim) = composed.begin_stage(Duration::ZERO, None, Duration::ZERO, true) {
+        let _ = composed.take_range(Duration::ZERO, Some(claim), data);
+        assert!(CausalReplica::<OrMap<u8, OrSet<u64>>>::restore(&composed.save(), ReplicaId::new(2), KEY).is_ok());
+        composed.step_stage();
+    }
     for base in [Version::new(), map.version()] {
         // With the names of values, and with the hash of a content.
         let _ = map.clone().join_encoded(data, &base, |_| Vec::new());

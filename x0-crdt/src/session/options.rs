@@ -28,7 +28,8 @@ pub struct SessionOptions {
     pub announce_every: Duration,
     /// The most bytes of one transfer, 8 MiB by default, and so the most that a peer can make this side hold
     /// unverified of each kind: a delta, a version, members, hashes. Of versions and members 64 KiB at least.
-    /// A longer map is transferred by key ranges of at most 512 KiB.
+    /// A longer map is transferred by key ranges of at most 512 KiB, and a longer composed type by slices of
+    /// at most 1 MiB.
     pub transfer_len_max: usize,
     /// About how many items of a delta of a map one call of [`Session::handle`](crate::Session::handle)
     /// joins, at least 1. A longer delta is joined in several calls, and becomes visible with the last one.

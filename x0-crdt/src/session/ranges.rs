@@ -10,9 +10,6 @@ use super::message::{Extent, Kind, Message, RangeRef};
 use super::replicated::{StageBegin, StageStep, StageTaken};
 use super::{Pull, Replicated, Session, SessionError, SessionOutput};
 
-/// The most bytes of a range.
-const RANGE_LEN_MAX: usize = 1 << 19;
-
 impl<R: Replicated> Session<R> {
     /// Fetches ranges, the next ones of the state's stage or, with `renew`, those of a new one.
     pub(super) fn begin_ranges(&mut self, now: Duration, renew: bool, state: &mut R) -> StageBegin {
@@ -60,6 +57,10 @@ impl<R: Replicated> Session<R> {
                     self.ask_range(now, state);
                 }
             }
+            StageStep::Failed(error) => {
+                (self.stage, self.is_staging) = (None, false);
+                return self.fail(now, before, error.into(), state);
+            }
             StageStep::Done(version, joined) => {
                 self.stage = None;
                 self.is_foreign = false;
@@ -82,7 +83,7 @@ impl<R: Replicated> Session<R> {
     /// The request for a range.
     pub(super) fn send_range(&mut self, pull: &RangePull, state: &R) {
         let version = self.version_ref(&pull.base, state);
-        let len_max = self.options.transfer_len_max.min(RANGE_LEN_MAX) as u64;
+        let len_max = self.options.transfer_len_max.min(R::RANGE_LEN_MAX) as u64;
         let range = Some(RangeRef { len_max, from: Some(pull.from.clone()) });
         let (number, extent, whole) = (pull.number, Extent::Range, false);
         let message = Message::Pull { number, version, extent, whole, range };
@@ -150,7 +151,7 @@ impl<R: Replicated> Session<R> {
         len_max: u64,
         state: &R,
     ) {
-        let len_max = usize::try_from(len_max).unwrap_or(usize::MAX).min(RANGE_LEN_MAX);
+        let len_max = usize::try_from(len_max).unwrap_or(usize::MAX).min(R::RANGE_LEN_MAX);
         if let Some(range) = state.encode_range(since, from, len_max) {
             self.range_number = Some(number);
             self.serve_delta(number, range, state);

@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use core::time::Duration;
 
 use super::{Members, SessionError};
-use crate::map::{Frontier, HistoryError};
+use crate::map::{Frontier, HistoryError, JoinError};
 use crate::{Dot, HashKey, ReplicaId, Version};
 
 /// A replica's whole state, as a [`Session`](super::Session) synchronizes it: a
@@ -92,6 +92,8 @@ pub enum StageStep<J> {
     Done(Version, J),
     /// More of the keys that it has changed.
     Report(J),
+    /// The stage does not fit this replica, and was dropped.
+    Failed(JoinError),
 }
 
 /// Where a delta is from, and with it what it says of values that are not in it.
@@ -147,6 +149,9 @@ pub trait Transfer {
 
     /// A delta that is being made in steps.
     type Gathering: Debug;
+
+    /// The most bytes of a range.
+    const RANGE_LEN_MAX: usize = 1 << 19;
 
     /// The keys that a join has changed, of a state that has keys.
     fn changed_keys(_joined: &Self::Joined) -> &[Vec<u8>] {

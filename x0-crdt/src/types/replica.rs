@@ -1,11 +1,17 @@
 //! [`CausalReplica`]: a composed type as one replica of a group.
 
 mod clash;
+mod slice;
+mod stage;
 mod transfer;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+
+use slice::named;
+use stage::Stage;
 
 use super::causal::{Causal, ChangeError, Delta};
 use super::change::Change;
@@ -54,6 +60,10 @@ pub struct StateJoined {
 /// drops the records that every member has seen. A replica that lags behind that is brought up by set
 /// reconciliation of its values, one item per dot.
 ///
+/// A state of more than 4 MiB arrives by slices, each with the values of a range of events, in a stage beside
+/// the state. Nothing of it is visible before the last slice, [`save`](Self::save) holds what has arrived, and
+/// the transfer goes on where it was after a restart of either side.
+///
 /// A join costs a pass over the receiver's state; a delta costs a pass over the sender's.
 ///
 /// # Durability
@@ -98,14 +108,30 @@ pub struct CausalReplica<S> {
     /// The dots that each event above the floor removed or replaced. Records of events that are gone
     /// themselves are folded into the record of the event that replaced them.
     history: BTreeMap<Dot, Context>,
-    /// The keyed hash of each value held, by its dot.
-    items: BTreeMap<Dot, u64>,
-    /// The wrapping sum of `items`.
+    /// The values held, by their dots.
+    items: Items,
+    /// The wrapping sum of the hashes of `items`.
     content: u64,
     members: Members,
     /// How often contents have changed without an event.
     resolutions: u64,
+    /// A state that arrives by slices.
+    stage: Option<Box<Stage<S>>>,
+    /// The number of the last session that was let fetch slices.
+    claims: u64,
 }
+
+/// What is known of a value besides the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    /// The keyed hash of the value and its path.
+    hash: u64,
+    /// The length of both in bytes.
+    len: u32,
+}
+
+/// The values of a store, by their dots.
+type Items = BTreeMap<Dot, Held>;
 
 impl<S: DotStore> CausalReplica<S> {
     /// An empty state, written to as `replica`. Members that sync share `hash_key`.
@@ -121,6 +147,8 @@ impl<S: DotStore> CausalReplica<S> {
             content: 0,
             members: Members::default(),
             resolutions: 0,
+            stage: None,
+            claims: 0,
         }
     }
 
@@ -168,8 +196,8 @@ impl<S: DotStore> CausalReplica<S> {
             return Ok(None);
         }
         let delta = Delta::from_parts(store, context);
-        let hashes = self.hashes(delta.store());
-        self.note(delta.context(), &hashes);
+        let items = self.items_of(delta.store());
+        self.note(delta.context(), &items);
         self.state.join_delta(&delta);
         let event = Dot::new(self.replica, self.last_seq());
         let mut own = Context::new();
@@ -180,7 +208,7 @@ impl<S: DotStore> CausalReplica<S> {
         // under the same dot.
         for seq in before + 1..event.seq {
             let dot = Dot::new(self.replica, seq);
-            if !hashes.contains_key(&dot) {
+            if !items.contains_key(&dot) {
                 self.record(dot, killed.clone());
             }
         }
@@ -285,14 +313,7 @@ impl<S: DotStore> CausalReplica<S> {
         // An event that is gone has a record only if it had replaced something. A peer that lacks the later
         // event may lack the earlier one as well, and gets both from one record; a peer that has seen the
         // later one has seen the earlier one too, because deltas are joined whole.
-        let folded: Vec<Dot> = killed
-            .ranges()
-            .flat_map(|(replica, first, last)| {
-                self.history.range(Dot::new(replica, first)..=Dot::new(replica, last)).map(|(dot, _)| *dot)
-            })
-            .filter(|dot| *dot != event)
-            .collect();
-        for dot in folded {
+        for dot in named(&self.history, &killed).into_iter().filter(|dot| *dot != event) {
             if let Some(earlier) = self.history.remove(&dot) {
                 killed.join(&earlier);
             }
@@ -302,39 +323,35 @@ impl<S: DotStore> CausalReplica<S> {
         }
     }
 
-    /// The keyed hash of each value of `store`, by its dot. The hash covers the path to the value, so one dot
-    /// at two keys differs.
-    fn hashes(&self, store: &S) -> BTreeMap<Dot, u64> {
-        let mut hashes = BTreeMap::new();
+    /// The values of `store`. Their hashes cover the paths to them, so one dot at two keys differs.
+    fn items_of(&self, store: &S) -> Items {
+        let mut items = Items::new();
         let mut bytes = Vec::new();
         store.split(&mut |dot, piece| {
             bytes.clear();
             piece.encode(&mut bytes);
-            hashes.insert(dot, self.hash_key.hash(&[b"value", &bytes]));
+            // Of a longer value, which no transfer can hold, the length has no meaning.
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            items.insert(dot, Held { hash: self.hash_key.hash(&[b"value", &bytes]), len });
         });
-        hashes
+        items
     }
 
-    /// Updates the items for a join of values with `hashes` whose other dots in `context` are gone. The
+    /// Updates the items for a join of the values `items` whose other dots in `context` are gone. The
     /// contexts are those before the join. Returns how many values are new.
-    fn note(&mut self, context: &Context, hashes: &BTreeMap<Dot, u64>) -> usize {
-        let gone: Vec<Dot> = context
-            .ranges()
-            .flat_map(|(replica, first, last)| {
-                self.items.range(Dot::new(replica, first)..=Dot::new(replica, last)).map(|(dot, _)| *dot)
-            })
-            .filter(|dot| !hashes.contains_key(dot))
-            .collect();
-        for dot in gone {
-            let hash = self.items.remove(&dot).unwrap_or(0);
-            self.content = self.content.wrapping_sub(hash);
+    fn note(&mut self, context: &Context, items: &Items) -> usize {
+        for dot in named(&self.items, context) {
+            if !items.contains_key(&dot) {
+                let hash = self.items.remove(&dot).map_or(0, |held| held.hash);
+                self.content = self.content.wrapping_sub(hash);
+            }
         }
         let mut news = 0;
-        for (dot, hash) in hashes {
+        for (dot, held) in items {
             // A dot that was seen and is not held was removed here.
             if !self.items.contains_key(dot) && !self.state.context().contains(*dot) {
-                self.items.insert(*dot, *hash);
-                self.content = self.content.wrapping_add(*hash);
+                self.items.insert(*dot, *held);
+                self.content = self.content.wrapping_add(held.hash);
                 news += 1;
             }
         }
@@ -343,7 +360,7 @@ impl<S: DotStore> CausalReplica<S> {
 
     /// Computes the items from the state.
     fn index(&mut self) {
-        self.items = self.hashes(self.state.store());
-        self.content = self.items.values().fold(0, |sum, hash| sum.wrapping_add(*hash));
+        self.items = self.items_of(self.state.store());
+        self.content = self.items.values().fold(0, |sum, held| sum.wrapping_add(held.hash));
     }
 }

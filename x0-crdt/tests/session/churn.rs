@@ -192,6 +192,11 @@ fn fifty_replicas_of_a_composed_type_with_churn_lose_nothing_and_nothing_comes_b
     churn::<CausalReplica<Composed>>(64 << 20, 300);
 }
 
+#[test]
+fn fifty_replicas_of_a_composed_type_that_synchronize_by_slices_lose_nothing_and_nothing_comes_back() {
+    churn::<CausalReplica<Composed>>(4_000, 300);
+}
+
 fn churn<R: Subject>(transfer_len_max: usize, steps: usize) {
     for seed in 0..super::seeds(1).min(200) {
         let mut churn = Churn::<R>::new(50, seed, transfer_len_max);

@@ -38,24 +38,31 @@ fn recorded<R: Subject>() -> Vec<Vec<u8>> {
             maps[0].put_value(&[b'k', round], 0, b"pushed");
             let _ = sessions[0].handle(now, SessionInput::Changed, &mut maps[0]);
             exchange(&mut now, &mut maps, &mut sessions, &mut said);
-            let is_refused = transfer_len_max < 1_000 && !maps[0].has_ranges();
-            assert!(is_refused || maps[0].frontier() == maps[1].frontier());
+            assert_eq!(maps[0].frontier(), maps[1].frontier());
         }
     }
     // More than a complete delta may have, for a replica that holds nothing.
     let mut maps = [1, 2].map(|node| R::create(ReplicaId::new(node)));
-    if maps[0].has_ranges() {
-        for number in 0..5_000 {
-            maps[0].put_value(format!("key-{number}").as_bytes(), 0, b"value");
-        }
-        let version = maps[0].version();
-        maps[0].collect_tombstones(&version);
-        let options = SessionOptions::default();
-        let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
-        let mut now = Duration::ZERO;
-        exchange(&mut now, &mut maps, &mut sessions, &mut said);
-        assert_eq!(maps[0].frontier(), maps[1].frontier());
+    for number in 0..5_000 {
+        maps[0].put_value(format!("key-{number}").as_bytes(), 0, b"value");
     }
+    let version = maps[0].version();
+    maps[0].collect_tombstones(&version);
+    let options = SessionOptions::default();
+    let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
+    let mut now = Duration::ZERO;
+    exchange(&mut now, &mut maps, &mut sessions, &mut said);
+    assert_eq!(maps[0].frontier(), maps[1].frontier());
+    // A value that no transfer may hold.
+    let mut maps = [1, 2].map(|node| R::create(ReplicaId::new(node)));
+    let mut random = Random::new(1);
+    let value: Vec<u8> = (0..900).map(|_| random.next() as u8).collect();
+    maps[0].put_value(b"key", 0, &value);
+    let options = SessionOptions::default().transfer_len_max(700);
+    let mut sessions = [1, 2].map(|seed| Session::new(&options, seed));
+    let mut now = Duration::ZERO;
+    exchange(&mut now, &mut maps, &mut sessions, &mut said);
+    assert_ne!(maps[0].frontier(), maps[1].frontier());
     said.sort();
     said.dedup();
     said
@@ -71,7 +78,6 @@ fn exchange<R: Subject>(
     for _ in 0..2_000 {
         for side in 0..2 {
             pump(*now, side, maps, sessions, |_, _, seen| {
-                // A state above the limit is an error on both sides.
                 let Seen::Output(SessionOutput::Send(datagram)) = seen else { return None };
                 said.push(datagram.clone());
                 Some(datagram)

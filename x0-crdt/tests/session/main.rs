@@ -16,6 +16,7 @@ mod push;
 mod random;
 mod ranges;
 mod references;
+mod slices;
 mod stalemate;
 mod steps;
 #[path = "../support/subject.rs"]
@@ -250,6 +251,12 @@ fn any_network_converges_by_ranges() {
 #[test]
 fn composed_types_converge_over_any_network() {
     converge::<CausalReplica<Composed>>(|_| 64 << 20);
+}
+
+/// The same by slices of a few events.
+#[test]
+fn composed_types_converge_over_any_network_by_slices() {
+    converge::<CausalReplica<Composed>>(|random| 1_000 + random.below(500) as usize);
 }
 
 fn converge<R: Subject>(transfer_len_max: impl Fn(&mut Random) -> usize) {

@@ -58,25 +58,23 @@ fn losing<R: Subject>() {
 /// sides learn of it, and it costs a few datagrams.
 #[test]
 fn a_delta_above_the_limit_is_refused_with_the_limit() {
-    refuse([1, 2].map(|node| CausalReplica::<Composed>::create(ReplicaId::new(node))), 200);
+    let mut composed = [1, 2].map(|node| CausalReplica::<Composed>::create(ReplicaId::new(node)));
+    composed[0].put_value(b"one", 0, &value(&mut Random::new(1), 30_000));
+    refuse(composed);
     let mut maps = [1, 2].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
     for node in 3..7 {
         let mut other = CausalMap::new(ReplicaId::new(node), KEY);
         other.put(b"siblings", 0, &value(&mut Random::new(node), 8_000)).unwrap();
         maps[0].take_from(&other, false);
     }
-    refuse(maps, 0);
+    refuse(maps);
 }
 
 fn value(random: &mut Random, words: usize) -> Vec<u8> {
     (0..words).flat_map(|_| random.next().to_le_bytes()).collect()
 }
 
-fn refuse<R: Subject>(mut maps: [R; 2], keys: u32) {
-    let mut random = Random::new(1);
-    for number in 0..keys {
-        maps[0].put_value(&number.to_be_bytes(), 0, &value(&mut random, 125));
-    }
+fn refuse<R: Subject>(mut maps: [R; 2]) {
     let small = SessionOptions::default().transfer_len_max(100_000);
     let mut sessions = [Session::new(&SessionOptions::default(), 1), Session::new(&small, 2)];
     let mut errors = [Vec::new(), Vec::new()];

@@ -3,21 +3,24 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use x0_crdt::{CausalMap, Joined, MapDelta, ReplicaId, Session, SessionInput, SessionOptions, SessionOutput};
+use x0_crdt::{
+    CausalMap, CausalReplica, Joined, MapDelta, ReplicaId, Session, SessionInput, SessionOptions,
+    SessionOutput,
+};
 
 use super::net::{Link, Net};
 use super::pump::{Seen, pump};
 use super::random::Random;
-use super::subject::{KEY, Subject};
+use super::subject::{Composed, KEY, Subject};
 
 /// The most bytes that may be in transfer on either side.
 const IN_TRANSFER_MAX: usize = 8 << 20;
 
-fn fill(map: &mut CausalMap, keys: u32, value_len: usize, random: &mut Random) {
+fn fill<R: Subject>(map: &mut R, keys: u32, value_len: usize, random: &mut Random) {
     for _ in 0..keys {
         let key = [random.next().to_le_bytes(), random.next().to_le_bytes()].concat();
         let value: Vec<u8> = (0..value_len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
-        map.put(&key, 0, &value[..value_len]).unwrap();
+        map.put_value(&key, 0, &value[..value_len]);
     }
 }
 
@@ -27,26 +30,40 @@ fn fill(map: &mut CausalMap, keys: u32, value_len: usize, random: &mut Random) {
 fn a_long_state_arrives_at_a_twentieth_above_its_length_and_the_loss_with_twenty_kills_of_each_side() {
     let kilobytes =
         std::env::var("X0_CRDT_KILOBYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(16_000_u32);
+    transfer_with_kills::<CausalMap>(kilobytes, 40, 400_000);
+}
+
+/// The same of a composed type, whose slices are twice as long.
+#[test]
+fn a_long_state_of_a_composed_type_arrives_with_ten_kills_of_each_side() {
+    transfer_with_kills::<CausalReplica<Composed>>(40_000, 20, 900_000);
+}
+
+/// `kill_len`: the bytes that a kill costs at most.
+fn transfer_with_kills<R: Subject>(kilobytes: u32, kills: usize, kill_len: u32) {
     let link =
         Link { bytes_per_second: 1_000_000, delay: Duration::from_millis(20), loss: 10, ..Link::default() };
     let options = SessionOptions::default().bytes_per_second(1_000_000);
-    let mut net = Net::<CausalMap>::new(2, 1, &options, link);
+    let mut net = Net::<R>::new(2, 1, &options, link);
     let mut random = Random::new(1);
     fill(net.map_mut(0), kilobytes, 1_000, &mut random);
-    let len = net.map(0).save().len() as u64;
+    let len = net.map(0).saved().len() as u64;
     net.changed(0);
     let (begin, mut pending_max, mut serving_max) = (net.now(), 0, 0);
     // The kills are spread over the transfer; a range needs half a second.
-    let pause = (Duration::from_secs(u64::from(kilobytes)) / 40_000).max(Duration::from_millis(800));
-    for kill in 0..40 {
+    let pause = (Duration::from_secs(u64::from(kilobytes)) / 40_000)
+        .max(Duration::from_millis(800))
+        .max(Duration::from_micros(u64::from(kill_len) * 3 / 2));
+    for kill in 0..kills {
         for _ in 0..10 {
             net.run(pause / 10);
             pending_max = pending_max.max(net.session(1).pending_bytes());
             serving_max = serving_max.max(net.session(0).serving_bytes());
         }
-        assert!(!net.map(0).is_empty() && net.map(1).is_empty(), "nothing of it is visible before the end");
+        let counts = [0, 1].map(|at| net.map(at).value_count());
+        assert!(counts[0] > 0 && counts[1] == 0, "nothing of it is visible before the end");
         let at = kill % 2;
-        let (saved, id) = (net.map(at).save(), net.map(at).replica());
+        let (saved, id) = (net.map(at).saved(), net.map(at).replica());
         net.boot_as(at, &saved, id, random.next());
         net.changed(at);
     }
@@ -55,13 +72,13 @@ fn a_long_state_arrives_at_a_twentieth_above_its_length_and_the_loss_with_twenty
     net.check(1);
     let ratio = net.bytes() as f64 * 0.9 / len as f64;
     println!(
-        "{len} B arrived after {:?} with 20 kills of each side: {} B sent, {ratio:.3} times the state without \
+        "{len} B arrived after {:?} with {kills} kills: {} B sent, {ratio:.3} times the state without \
          the loss; at most {pending_max} B in transfer at the receiver, {serving_max} B at the sender",
         net.now() - begin,
         net.bytes()
     );
     // A kill costs up to a range, which a gibibyte pays from its twentieth, and a smaller state does not.
-    let kills = if len < 1 << 30 { 40.0 * 400_000.0 / len as f64 } else { 0.0 };
+    let kills = if len < 1 << 30 { kills as f64 * f64::from(kill_len) / len as f64 } else { 0.0 };
     assert!(ratio <= 1.05 + kills, "{ratio}");
     assert!(pending_max > 0 && pending_max <= IN_TRANSFER_MAX, "{pending_max}");
     assert!(serving_max > 0 && serving_max <= IN_TRANSFER_MAX, "{serving_max}");
@@ -215,6 +232,15 @@ fn no_call_takes_long_without_history() {
 /// Two replicas that both hold much: the long delta is joined beside the map, which is written to meanwhile.
 #[test]
 fn writes_and_removals_during_a_transfer_count() {
+    writes_during_a_transfer::<CausalMap>();
+}
+
+#[test]
+fn writes_and_removals_during_a_transfer_of_a_composed_type_count() {
+    writes_during_a_transfer::<CausalReplica<Composed>>();
+}
+
+fn writes_during_a_transfer<R: Subject>() {
     for seed in 0..super::seeds(30) {
         let mut random = Random::new(seed);
         let options = SessionOptions::default()
@@ -222,19 +248,19 @@ fn writes_and_removals_during_a_transfer_count() {
             .datagram_len_max(500)
             .join_items_max(super::steps::items_max(seed));
         let link = Link { bytes_per_second: 20_000, delay: Duration::from_millis(30), ..Link::default() };
-        let mut net = Net::<CausalMap>::new(3, seed, &options, link);
+        let mut net = Net::<R>::new(3, seed, &options, link);
         for number in 0..600_u32 {
             let key = format!("key-{number:03}");
-            net.map_mut(0).put(key.as_bytes(), 0, b"shared by all of them").unwrap();
+            net.map_mut(0).put_value(key.as_bytes(), 0, b"shared by all of them");
         }
         net.fast_forward();
         net.set_cut(true);
         for number in 0..600_u32 {
             let key = format!("key-{number:03}");
             match random.below(4) {
-                0 => net.map_mut(0).put(key.as_bytes(), 1, &random.next().to_le_bytes()).map(drop).unwrap(),
-                1 => drop(net.map_mut(0).remove(key.as_bytes())),
-                2 => net.map_mut(1).put(key.as_bytes(), 1, &random.next().to_le_bytes()).map(drop).unwrap(),
+                0 => net.map_mut(0).put_value(key.as_bytes(), 1, &random.next().to_le_bytes()),
+                1 => drop(net.map_mut(0).remove_key(key.as_bytes())),
+                2 => net.map_mut(1).put_value(key.as_bytes(), 1, &random.next().to_le_bytes()),
                 _ => {}
             }
         }
@@ -252,10 +278,10 @@ fn writes_and_removals_during_a_transfer_count() {
             let at = random.below(3) as usize;
             let key = format!("key-{:03}", random.below(600)).into_bytes();
             if random.below(2) == 0 {
-                net.map_mut(at).put(&key, round + 2, b"meanwhile").unwrap();
+                net.map_mut(at).put_value(&key, round + 2, b"meanwhile");
                 removed.retain(|other| *other != key);
                 written.push(key);
-            } else if net.map_mut(at).remove(&key).is_some() && !written.contains(&key) {
+            } else if net.map_mut(at).remove_key(&key) && !written.contains(&key) {
                 removed.push(key);
             }
             net.changed(at);
@@ -270,21 +296,30 @@ fn writes_and_removals_during_a_transfer_count() {
 /// that the receiver has removed is not brought back by one.
 #[test]
 fn removed_values_do_not_come_back_by_ranges() {
+    removed_values_stay_removed::<CausalMap>();
+}
+
+#[test]
+fn removed_values_of_a_composed_type_do_not_come_back_by_slices() {
+    removed_values_stay_removed::<CausalReplica<Composed>>();
+}
+
+fn removed_values_stay_removed<R: Subject>() {
     let options = SessionOptions::default().transfer_len_max(2_000);
-    let mut net = Net::<CausalMap>::new(2, 1, &options, Link::default());
+    let mut net = Net::<R>::new(2, 1, &options, Link::default());
     for number in 0..500_u32 {
-        net.map_mut(0).put(&number.to_be_bytes(), 0, &number.to_le_bytes()).unwrap();
+        net.map_mut(0).put_value(&number.to_be_bytes(), 0, &number.to_le_bytes());
     }
     net.fast_forward();
     net.set_cut(true);
     for number in (0..500_u32).step_by(2) {
-        net.map_mut(0).remove(&number.to_be_bytes()).unwrap();
+        net.map_mut(0).remove_key(&number.to_be_bytes());
     }
     for number in (0..500_u32).step_by(3) {
-        net.map_mut(1).remove(&number.to_be_bytes()).unwrap();
+        net.map_mut(1).remove_key(&number.to_be_bytes());
     }
     for number in 500..900_u32 {
-        net.map_mut(0).put(&number.to_be_bytes(), 0, &number.to_le_bytes()).unwrap();
+        net.map_mut(0).put_value(&number.to_be_bytes(), 0, &number.to_le_bytes());
     }
     let version = net.map(0).version();
     net.map_mut(0).collect_tombstones(&version);

@@ -8,8 +8,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::CausalReplica;
 use super::transfer::StateDelta;
+use super::{CausalReplica, Items};
 use crate::Dot;
 use crate::types::context::Context;
 use crate::types::store::{DotStore, JoinScope};
@@ -19,12 +19,12 @@ pub(super) type Clashes = BTreeMap<Dot, bool>;
 
 impl<S: DotStore> CausalReplica<S> {
     /// The events of a delta that have another content here. Costs nothing but lookups unless there are any.
-    pub(super) fn clashes(&self, delta: &StateDelta<S>, hashes: &BTreeMap<Dot, u64>) -> Clashes {
+    pub(super) fn clashes(&self, delta: &StateDelta<S>, items: &Items) -> Clashes {
         let mut clashes = Clashes::new();
         let mut unequal = Context::new();
-        for (dot, hash) in hashes {
+        for (dot, held) in items {
             match self.items.get(dot) {
-                Some(held) if held != hash => {
+                Some(other) if other != held => {
                     unequal.insert(*dot);
                 }
                 // A removal here: events with a record and without a value are removals.
@@ -36,7 +36,7 @@ impl<S: DotStore> CausalReplica<S> {
         }
         for dot in delta.history.keys() {
             // A value here that is a removal there.
-            if self.items.contains_key(dot) && !hashes.contains_key(dot) {
+            if self.items.contains_key(dot) && !items.contains_key(dot) {
                 clashes.insert(*dot, false);
             }
         }

@@ -1,14 +1,17 @@
 //! [`CausalReplica`] as a state that sessions synchronize: its deltas as bytes, and its saved form.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::convert::Infallible;
+use core::time::Duration;
 
 use super::clash::Clashes;
-use super::{CausalReplica, StateJoined};
+use super::stage::Stage;
+use super::{CausalReplica, Items, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes, put_integer};
 use crate::map::{DeltaError, DeltaExtent, Frontier, HistoryError, JoinError, RestoreError};
-use crate::session::{Found, GatherStep, JoinSource, JoinStep, Transfer};
+use crate::session::{Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
@@ -18,25 +21,27 @@ use crate::{Dot, HashKey, Members, ReplicaId, Replicated, SessionError, Version}
 
 /// The version of the delta's format.
 const DELTA_FORMAT: u8 = 1;
-/// The version of the saved form, and of the one with members and their lease.
+/// The version of the saved form, of the one with members and their lease, and of the one with members and a
+/// stage.
 const SAVED_FORMAT: u8 = 1;
 const MEMBERS_FORMAT: u8 = 2;
+const STAGE_FORMAT: u8 = 3;
 
 /// A delta of a [`CausalReplica`].
 pub(super) struct StateDelta<S> {
-    extent: DeltaExtent,
+    pub(super) extent: DeltaExtent,
     /// The version that the receiver must have seen; empty unless the extent is `Since`.
-    base: Version,
+    pub(super) base: Version,
     /// All that the sender has seen.
-    version: Version,
-    floor: Version,
+    pub(super) version: Version,
+    pub(super) floor: Version,
     /// The dots that are gone by events that the receiver lacks.
     pub(super) history: BTreeMap<Dot, Context>,
     pub(super) store: S,
 }
 
 impl<S: DotStore> StateDelta<S> {
-    fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
+    pub(super) fn decode(bytes: &[u8], base: &Version) -> Result<Self, DeltaError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("the delta of a state")?;
         if found != DELTA_FORMAT {
@@ -69,7 +74,7 @@ impl<S: DotStore> StateDelta<S> {
 }
 
 /// A version as a context.
-fn context(version: &Version) -> Context {
+pub(super) fn context(version: &Version) -> Context {
     let mut context = Context::new();
     for (replica, last) in version.iter() {
         context.insert_range(replica, 1, last);
@@ -78,15 +83,23 @@ fn context(version: &Version) -> Context {
 }
 
 impl<S: DotStore> CausalReplica<S> {
-    /// All of the replica, its history and its members included, to be restored on this machine.
+    /// All of the replica, its history, its members and what has arrived by slices included, to be restored
+    /// on this machine.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let has_members = self.members.is_worth_saving();
-        let mut out = alloc::vec![if has_members { MEMBERS_FORMAT } else { SAVED_FORMAT }];
+        let format = match &self.stage {
+            Some(_) => STAGE_FORMAT,
+            None if self.members.is_worth_saving() => MEMBERS_FORMAT,
+            None => SAVED_FORMAT,
+        };
+        let mut out = alloc::vec![format];
         self.replica.encode(&mut out);
         put_bytes(&self.encode_complete(&Version::new()), &mut out);
-        if has_members {
+        if format != SAVED_FORMAT {
             self.members.save(&self.version(), &mut out);
+        }
+        if let Some(stage) = &self.stage {
+            stage.encode(&mut out);
         }
         out
     }
@@ -99,58 +112,80 @@ impl<S: DotStore> CausalReplica<S> {
     pub fn restore(bytes: &[u8], replica: ReplicaId, hash_key: HashKey) -> Result<Self, RestoreError> {
         let mut input = ByteReader::new(bytes);
         let found = input.byte("a saved state")?;
-        if found != SAVED_FORMAT && found != MEMBERS_FORMAT {
+        if !(SAVED_FORMAT..=STAGE_FORMAT).contains(&found) {
             return Err(DecodeError::Version { found }.into());
         }
         let _saved_by = ReplicaId::decode(&mut input)?;
         let delta = StateDelta::decode(input.bytes("a saved state")?, &Version::new())?;
         let mut restored = Self::new(replica, hash_key);
-        let hashes = restored.hashes(&delta.store);
-        restored.join_delta(&delta, &hashes, Clashes::new(), &[]);
-        if found == MEMBERS_FORMAT {
+        let items = restored.items_of(&delta.store);
+        restored.join_delta(&delta, &items, Clashes::new(), &[]);
+        if found != SAVED_FORMAT {
             restored.members = Members::restore(&restored.version(), &mut input)?;
+        }
+        if found == STAGE_FORMAT {
+            restored.stage = Some(Box::new(Stage::decode(&restored, &mut input)?));
         }
         input.finish()?;
         Ok(restored)
     }
 
-    fn encode_delta(
+    /// Appends the delta of the values whose dots are not in `known`, with these records of history.
+    pub(super) fn encode_delta<'a>(
+        &'a self,
+        extent: DeltaExtent,
+        since: &Version,
+        known: &Context,
+        records: impl Iterator<Item = (&'a Dot, &'a Context)> + Clone,
+        out: &mut Vec<u8>,
+    ) {
+        let version = self.version();
+        out.push(DELTA_FORMAT);
+        out.push(match extent {
+            DeltaExtent::Since => 0,
+            DeltaExtent::Complete => 1,
+            DeltaExtent::Chosen => 2,
+        });
+        put_changes(&version.changes_since(since), out);
+        if extent != DeltaExtent::Since {
+            put_changes(&self.floor.changes_since(&version), out);
+        }
+        put_integer(records.clone().count() as u64, out);
+        for (event, killed) in records {
+            event.encode(out);
+            killed.encode(out);
+        }
+        // Against an empty state with the receiver's context, every value whose dot it has not seen is news.
+        let news = self.store().delta(self.state.context(), &S::default(), known, &mut Context::new());
+        news.encode(out);
+    }
+
+    /// The delta of the values whose dots are not in `known`, with the history since `history_since`.
+    fn delta_bytes(
         &self,
         extent: DeltaExtent,
         since: &Version,
         known: &Context,
         history_since: &Version,
     ) -> Vec<u8> {
-        let version = self.version();
-        let mut out = alloc::vec![
-            DELTA_FORMAT,
-            match extent {
-                DeltaExtent::Since => 0,
-                DeltaExtent::Complete => 1,
-                DeltaExtent::Chosen => 2,
-            }
-        ];
-        put_changes(&version.changes_since(since), &mut out);
-        if extent != DeltaExtent::Since {
-            put_changes(&self.floor.changes_since(&version), &mut out);
-        }
-        let unseen = || self.history.iter().filter(|(event, _)| !history_since.contains(**event));
-        put_integer(unseen().count() as u64, &mut out);
-        for (event, killed) in unseen() {
-            event.encode(&mut out);
-            killed.encode(&mut out);
-        }
-        // Against an empty state with the receiver's context, every value whose dot it has not seen is news.
-        let news = self.store().delta(self.state.context(), &S::default(), known, &mut Context::new());
-        news.encode(&mut out);
+        let mut out = Vec::new();
+        let records = self.history.iter().filter(|(event, _)| !history_since.contains(**event));
+        self.encode_delta(extent, since, known, records, &mut out);
         out
     }
 
-    fn check(&self, delta: &StateDelta<S>, clashes: &Clashes) -> Result<(), JoinError> {
-        let (written, claimed) = (self.last_seq(), delta.version.get(self.replica));
+    /// Fails if a peer has seen events of this replica that it has not written.
+    pub(super) fn check_own(&self, version: &Version) -> Result<(), JoinError> {
+        let (written, claimed) = (self.last_seq(), version.get(self.replica));
         if claimed > written {
             return Err(JoinError::Impostor { dot: Dot::new(self.replica, claimed), written });
         }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, delta: &StateDelta<S>, clashes: &Clashes) -> Result<(), JoinError> {
+        self.check_own(&delta.version)?;
+        let written = self.last_seq();
         // As many events as it has written, but not the same ones: a restored copy that wrote on.
         if let Some(dot) = clashes.keys().find(|dot| dot.replica == self.replica) {
             return Err(JoinError::Impostor { dot: *dot, written });
@@ -168,17 +203,17 @@ impl<S: DotStore> CausalReplica<S> {
         }
     }
 
-    fn join_delta(
+    pub(super) fn join_delta(
         &mut self,
         delta: &StateDelta<S>,
-        hashes: &BTreeMap<Dot, u64>,
+        items: &Items,
         clashes: Clashes,
         absent: &[Dot],
     ) -> StateJoined {
         let seen = context(&delta.version);
         let mut known: Context = match delta.extent {
             DeltaExtent::Complete => seen.clone(),
-            DeltaExtent::Since | DeltaExtent::Chosen => hashes.keys().copied().collect(),
+            DeltaExtent::Since | DeltaExtent::Chosen => items.keys().copied().collect(),
         };
         for killed in delta.history.values() {
             known.join(killed);
@@ -195,7 +230,7 @@ impl<S: DotStore> CausalReplica<S> {
                 self.record(*event, killed.clone());
             }
         }
-        let news = self.note(&known, hashes);
+        let news = self.note(&known, items);
         let changed = if clashes.is_empty() {
             self.state.join_parts(&delta.store, &known, &Context::new())
         } else {
@@ -264,6 +299,9 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
     type Joining = Infallible;
     type Gathering = Infallible;
 
+    /// More than of a map: each slice costs a pass over the sender's state.
+    const RANGE_LEN_MAX: usize = 1 << 20;
+
     fn value_count(&self) -> usize {
         self.items.len()
     }
@@ -278,19 +316,19 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         _count: usize,
         mut visit: impl FnMut(&[u8], Dot, &dyn Fn() -> u64),
     ) -> bool {
-        for (dot, hash) in &self.items {
-            visit(&[], *dot, &|| *hash);
+        for (dot, held) in &self.items {
+            visit(&[], *dot, &|| held.hash);
         }
         false
     }
 
     fn encode_since(&self, since: &Version) -> Result<Vec<u8>, HistoryError> {
         self.check_history(since)?;
-        Ok(self.encode_delta(DeltaExtent::Since, since, &context(since), since))
+        Ok(self.delta_bytes(DeltaExtent::Since, since, &context(since), since))
     }
 
     fn encode_complete(&self, since: &Version) -> Vec<u8> {
-        self.encode_delta(DeltaExtent::Complete, since, &Context::new(), &Version::new())
+        self.delta_bytes(DeltaExtent::Complete, since, &Context::new(), &Version::new())
     }
 
     fn encode_chosen(
@@ -309,11 +347,57 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         let asked: Context = self
             .items
             .iter()
-            .filter(|(_, hash)| hashes.binary_search(hash).is_ok())
+            .filter(|(_, held)| hashes.binary_search(&held.hash).is_ok())
             .map(|(dot, _)| *dot)
             .collect();
         let known = context(&known).difference(&asked);
-        Ok(self.encode_delta(DeltaExtent::Chosen, since, &known, since))
+        Ok(self.delta_bytes(DeltaExtent::Chosen, since, &known, since))
+    }
+
+    fn has_ranges(&self) -> bool {
+        true
+    }
+
+    fn is_long(&self, since: &Version, complete: bool) -> bool {
+        self.is_long(since, complete)
+    }
+
+    fn encode_range(&self, since: &Version, from: &[u8], len_max: usize) -> Option<Vec<u8>> {
+        let mut input = ByteReader::new(from);
+        let from = if from.is_empty() { None } else { Some(Dot::decode(&mut input).ok()?) };
+        input.finish().ok()?;
+        Some(self.encode_slice(since, from, len_max))
+    }
+
+    fn begin_stage(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        patience: Duration,
+        renew: bool,
+    ) -> StageBegin {
+        self.begin_stage(now, claim, patience, renew)
+    }
+
+    fn stage_needs(&self) -> Option<(Version, Vec<u8>)> {
+        self.stage.as_ref()?.needs()
+    }
+
+    fn take_range(
+        &mut self,
+        now: Duration,
+        claim: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<StageTaken, SessionError> {
+        self.take_slice(now, claim, bytes)
+    }
+
+    fn step_stage(&mut self) -> StageStep<StateJoined> {
+        self.step_stage()
+    }
+
+    fn expire_stage(&mut self, now: Duration) {
+        self.expire_stage(now);
     }
 
     fn begin_gather(
@@ -322,6 +406,10 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         _whole: bool,
         _items_max: usize,
     ) -> Result<GatherStep<Infallible>, HistoryError> {
+        self.check_history(since)?;
+        if self.is_long(since, false) {
+            return Ok(GatherStep::Long);
+        }
         Ok(GatherStep::Done(self.encode_since(since)?))
     }
 
@@ -352,11 +440,12 @@ impl<S: DotStore> Transfer for CausalReplica<S> {
         absent: impl FnOnce(&Self) -> Vec<(Vec<u8>, Dot)>,
     ) -> Result<(Version, StateJoined), SessionError> {
         let delta = StateDelta::decode(bytes, base)?;
-        let hashes = self.hashes(&delta.store);
-        let clashes = self.clashes(&delta, &hashes);
+        let items = self.items_of(&delta.store);
+        let clashes = self.clashes(&delta, &items);
         self.check(&delta, &clashes)?;
         let absent: Vec<Dot> = absent(self).into_iter().map(|(_, dot)| dot).collect();
-        let joined = self.join_delta(&delta, &hashes, clashes, &absent);
+        let joined = self.join_delta(&delta, &items, clashes, &absent);
+        self.prune_stage();
         Ok((delta.version, joined))
     }
 }
