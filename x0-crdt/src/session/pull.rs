@@ -135,13 +135,12 @@ impl Sketch {
         count.min(SYMBOLS_AT_ONCE)
     }
 
-    /// Whether the peer did not hold a value here when it was sketched.
-    fn is_absent(&self, base: &Version, dot: Dot, hash: u64) -> bool {
+    /// Whether the peer did not hold a value here when it announced itself. If it has got the value before it
+    /// was sketched, this side requests it as one that it lacks, and a value that the answer lists stays.
+    fn is_absent(&self, base: &Version, dot: Dot, hash: impl FnOnce() -> u64) -> bool {
         let local_only = self.local_only.as_deref().unwrap_or_default();
         let is_left_out = self.known.as_ref().is_some_and(|known| base.contains(dot) && !known.contains(dot));
-        // The peer may have seen more than it had announced.
-        let is_there = || self.remote_only.binary_search(&hash).is_ok();
-        local_only.binary_search(&hash).is_ok() || is_left_out && !is_there()
+        is_left_out || local_only.binary_search(&hash()).is_ok()
     }
 
     /// The values held now that the peer did not hold when it was sketched: those that the reconciliation
@@ -154,9 +153,8 @@ impl Sketch {
         }
         let mut absent = Vec::new();
         state.visit(&mut None, usize::MAX, |key, dot, hash| {
-            let hash = hash();
-            let is_late = !self.decoder.is_local(hash) && self.remote_only.binary_search(&hash).is_err();
-            if is_late || self.is_absent(base, dot, hash) {
+            // A value that was not compared came here since: it stays if the answer lists it.
+            if !self.decoder.is_local(hash()) || self.is_absent(base, dot, hash) {
                 absent.push((key.to_vec(), dot));
             }
         });
@@ -285,7 +283,7 @@ impl<R: Replicated> Session<R> {
             Task::Locate(mut at) => {
                 let mut absent = core::mem::take(&mut sketch.absent);
                 let is_more = state.visit(&mut at, count, |key, dot, hash| {
-                    if sketch.is_absent(&pull.base, dot, hash()) {
+                    if sketch.is_absent(&pull.base, dot, hash) {
                         absent.push((key.to_vec(), dot));
                     }
                 });
