@@ -267,6 +267,8 @@ pub struct Session<R: Replicated = CausalMap> {
     stage: Option<u64>,
     /// Work on the state's stage is due.
     is_staging: bool,
+    /// The state has other work to do in steps, such as the collection of a long history.
+    is_tidying: bool,
     /// A delta that is being joined in steps.
     joining: Option<Joining<R>>,
     /// A delta for the peer that is being made in steps.
@@ -339,6 +341,7 @@ impl<R: Replicated> Session<R> {
             compare_at: Duration::ZERO,
             stage: None,
             is_staging: false,
+            is_tidying: false,
             joining: None,
             gathering: None,
             preparing: None,
@@ -401,7 +404,9 @@ impl<R: Replicated> Session<R> {
     ) -> Result<(), SessionError> {
         self.now = now;
         let worked = self.work(now, state);
-        self.take(now, input, state).and(worked)
+        let taken = self.take(now, input, state);
+        self.is_tidying = state.has_reports();
+        taken.and(worked)
     }
 
     fn take(&mut self, now: Duration, input: SessionInput<'_>, state: &mut R) -> Result<(), SessionError> {
@@ -483,7 +488,8 @@ impl<R: Replicated> Session<R> {
         let sending = self.is_sending().then_some(self.free_at).filter(|at| *at <= self.silent_at());
         let asking = self.pull.as_ref().map(|pull| pull.retry_at);
         let collecting = self.collecting.iter().flatten().map(|collecting| collecting.retry_at).min();
-        let working = (self.is_working() || self.is_preparing()).then_some(self.now);
+        let is_due = self.is_working() || self.is_preparing() || self.is_tidying;
+        let working = is_due.then_some(self.now);
         let comparing = self.compared.as_ref().map(|compared| compared.retry_at);
         let times = [sending, asking, collecting, comparing, self.here_at(), working, Some(self.announce_at)];
         times.into_iter().flatten().min()

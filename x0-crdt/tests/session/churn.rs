@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use x0_crdt::internal::Transfer;
-use x0_crdt::{CausalMap, CausalReplica, Members, ReplicaId, SessionOptions};
+use x0_crdt::{CausalMap, CausalReplica, Members, ReplicaId, Session, SessionInput, SessionOptions};
 
 use super::net::{Link, Net};
 use super::random::Random;
@@ -288,6 +288,27 @@ fn a_heartbeat_collects_a_part_of_a_long_history_and_the_next_ones_the_rest() {
     }
     whole.collect_tombstones(&whole.version());
     assert_eq!((here.removal_count(), here.frontier()), (0, whole.frontier()));
+}
+
+/// No datagram of a peer is needed for it: a session wakes up.
+#[test]
+fn the_rest_of_a_long_history_is_collected_at_once_in_steps() {
+    let mut map = CausalMap::new(ReplicaId::new(1), KEY);
+    for key in 0..60_000_u32 {
+        map.put(&key.to_be_bytes(), 0, b"value").unwrap();
+    }
+    map.heartbeat(Duration::ZERO);
+    let mut left = map.history_len();
+    assert!(left > 50_000, "{left}");
+    let mut session = Session::<CausalMap>::new(&SessionOptions::default(), 1);
+    let now = session.poll_timeout().unwrap();
+    while session.poll_timeout().unwrap() <= now {
+        session.handle(now, SessionInput::Timeout, &mut map).unwrap();
+        while session.poll_output().is_some() {}
+        assert!(left - map.history_len() <= 8 * 1024);
+        left = map.history_len();
+    }
+    assert_eq!(left, 0);
 }
 
 /// Found by the signed maps: heartbeats of a restarted member were ignored until its count had reached that
