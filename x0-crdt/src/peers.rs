@@ -104,7 +104,9 @@ pub enum PeersError<P: Debug + Display> {
 /// A replica that was restored from an old backup under its own ID goes on as a fresh incarnation
 /// ([`Replicated::renew`]) when a peer shows it events of its own that it does not have. `handle` reports
 /// this once as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were
-/// used twice keep one content on all replicas, all others survive.
+/// used twice keep one content on all replicas, all others survive. As each incarnation counts in the version
+/// of every replica for ever, there is at most one in a lease: a peer that forges such events has them
+/// refused, and reported, and no more.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -167,6 +169,8 @@ pub struct Peers<P, R: Replicated = CausalMap> {
     heartbeat_at: Duration,
     /// The members were known at the start.
     knows_members: bool,
+    /// Before this time the replica does not go on as a fresh incarnation again.
+    renew_at: Option<Duration>,
 }
 
 impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
@@ -177,6 +181,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         let knows_members = state.members().leased().any(|member| member != me);
         Self {
             knows_members,
+            renew_at: None,
             state,
             options: options.clone(),
             sessions: BTreeMap::new(),
@@ -338,7 +343,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     fn handle_one(&mut self, now: Duration, peer: &P, input: SessionInput<'_>) -> Result<(), SessionError> {
         let Some(session) = self.sessions.get_mut(peer) else { return Ok(()) };
         let handled = session.handle(now, input, &mut self.state);
-        let is_renewed = self.renew(handled.as_ref().err());
+        let is_renewed = self.renew(now, handled.as_ref().err());
         if self.gather(peer) || is_renewed {
             self.notify(now, Some(peer).filter(|_| !is_renewed));
         }
@@ -352,7 +357,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         while let Some(peer) = due.pop_first() {
             let Some(session) = self.sessions.get_mut(&peer) else { continue };
             let result = session.handle(now, SessionInput::Changed, &mut self.state);
-            let is_renewed = self.renew(result.as_ref().err());
+            let is_renewed = self.renew(now, result.as_ref().err());
             self.note(&peer, result);
             // A session that completes a long transfer meanwhile changes the state in turn.
             if self.gather(&peer) || is_renewed {
@@ -363,8 +368,12 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
 
     /// Goes on as a fresh incarnation if events of this replica have other contents elsewhere, or are missing
     /// here: it was restored from an old copy, or another process writes under its ID.
-    fn renew(&mut self, error: Option<&SessionError>) -> bool {
+    fn renew(&mut self, now: Duration, error: Option<&SessionError>) -> bool {
         let Some(SessionError::Join(JoinError::Impostor { .. })) = error else { return false };
+        if self.renew_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.renew_at = Some(now + self.state.members().lease());
         let me = self.state.replica();
         let used = |incarnation| {
             let id = ReplicaId::with_incarnation(me.node, incarnation);

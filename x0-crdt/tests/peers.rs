@@ -15,7 +15,8 @@ use std::time::Duration;
 use net::Net;
 use random::Random;
 use x0_crdt::{
-    CausalMap, Dot, HashKey, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, SessionOptions,
+    CausalMap, Dot, HashKey, JoinError, Peers, PeersError, PeersInput, PeersOutput, ReplicaId, Session,
+    SessionError, SessionInput, SessionOptions, SessionOutput,
 };
 
 const KEY: HashKey = HashKey::new([7; 16]);
@@ -308,4 +309,53 @@ fn inputs_of_strangers_and_damaged_ones_are_errors_that_name_the_peer() {
     assert!(!node.change(Duration::from_secs(2), |map| map.remove(b"key").is_some()));
     assert_eq!(node.poll_output(), None);
     assert!(node.into_state().is_empty());
+}
+
+/// A peer pushes events of this replica that it has never written, again and again. Each would make another
+/// incarnation, which counts in every version for ever.
+#[test]
+fn forged_events_make_a_replica_renew_once_in_a_lease() {
+    let options = SessionOptions::default();
+    let mut map = CausalMap::new(ReplicaId::new(1), KEY);
+    map.members_mut().set_lease(LEASE);
+    let mut peers = Peers::new(map, &options, 1);
+    peers.add(Duration::ZERO, 2_u64);
+    peers.change(Duration::ZERO, |map| map.put(b"key", 0, b"value")).unwrap();
+    let mut session = Session::<CausalMap>::new(&options, 2);
+    let mut honest = CausalMap::new(ReplicaId::new(2), KEY);
+    let (mut lives, mut reported) = (BTreeSet::from([peers.state().replica()]), 0);
+    for second in 0..3 * LEASE.as_secs() {
+        let now = Duration::from_secs(second);
+        // In sync, so that the forged events are pushed.
+        let mut forged = CausalMap::restore(&honest.save(), peers.state().replica(), KEY).unwrap();
+        if session.is_in_sync() {
+            forged.put(b"forged", second, b"value").unwrap();
+            session.handle(now, SessionInput::Changed, &mut forged).unwrap();
+        }
+        for step in 0..20 {
+            let now = now + Duration::from_millis(step);
+            while let Some(output) = session.poll_output() {
+                let SessionOutput::Send(bytes) = output else { continue };
+                match peers.handle(now, PeersInput::Datagram { from: &2, bytes: &bytes }) {
+                    Ok(()) => {}
+                    Err(PeersError::Session {
+                        source: SessionError::Join(JoinError::Impostor { .. }),
+                        ..
+                    }) => reported += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            lives.insert(peers.state().replica());
+            while let Some(output) = peers.poll_output() {
+                let PeersOutput::Send { bytes, .. } = output else { continue };
+                session.handle(now, SessionInput::Datagram(&bytes), &mut honest).unwrap();
+            }
+            peers.handle(now, PeersInput::Timeout).unwrap();
+            session.handle(now, SessionInput::Timeout, &mut honest).unwrap();
+        }
+    }
+    println!("{reported} forged pushes, {} incarnations", lives.len() - 1);
+    assert!(reported >= 30, "{reported}");
+    assert!((3..=4).contains(&lives.len()), "{lives:?}");
+    assert_eq!(peers.state().version().len(), 1, "nothing of it is held");
 }
