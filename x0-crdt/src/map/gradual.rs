@@ -595,3 +595,50 @@ impl Join {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HashKey, ReplicaId};
+
+    const KEY: HashKey = HashKey::new([7; 16]);
+
+    /// Another session collects a long history between the steps of a join: more tombstones than may be noted.
+    #[test]
+    fn a_join_does_not_start_over_because_of_collected_tombstones() {
+        let mut here = CausalMap::new(ReplicaId::new(1), KEY);
+        for number in 0..30_000_u32 {
+            here.put(&number.to_be_bytes(), 0, b"").unwrap();
+            if number % 2 == 0 {
+                here.remove(&number.to_be_bytes());
+            }
+        }
+        let mut peer = CausalMap::new(ReplicaId::new(2), KEY);
+        for number in 0..300_u32 {
+            peer.put(&(number * 100).to_be_bytes(), 1, b"peer").unwrap();
+        }
+        let version = here.version();
+        here.collect_some(&version);
+        let before = here.history_len();
+        let bytes = peer.encode_since(&version).unwrap();
+        let mut step = here.begin_gradual(&bytes, &version, JoinSource::History, 50).unwrap();
+        while let JoinStep::More(gradual) = step {
+            assert_eq!(gradual.restarts, 0);
+            here.collect_more();
+            step = here.step_gradual(gradual).unwrap();
+        }
+        while here.merge_layers(1_000) {}
+        assert!(before > 20_000 && here.history_len() == 300, "{before} {}", here.history_len());
+        let mut expected = CausalMap::new(ReplicaId::new(1), KEY);
+        for number in 0..30_000_u32 {
+            expected.put(&number.to_be_bytes(), 0, b"").unwrap();
+            if number % 2 == 0 {
+                expected.remove(&number.to_be_bytes());
+            }
+        }
+        expected.collect_tombstones(&version);
+        expected.join(&peer.delta(&expected.version()).unwrap()).unwrap();
+        assert_eq!(here.frontier(), expected.frontier());
+        assert!(here.save() == expected.save(), "also the history is equal");
+    }
+}

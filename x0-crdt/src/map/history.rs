@@ -188,10 +188,12 @@ impl CausalMap {
             };
             for event in collected.drain(..) {
                 let Some(key) = self.recent.remove(&event) else { continue };
-                let Some(removals) = self.removals.get_mut(&key) else { continue };
+                // Not noted as changed: a join in steps leaves out what is below the floor, and would start
+                // over for more notes than there may be.
+                let Some(removals) = self.removals.get_mut_unnoted(&key) else { continue };
                 removals.retain(|removal| *removal != event);
                 if removals.is_empty() {
-                    self.removals.remove(&key);
+                    self.removals.remove_unnoted(&key);
                 }
             }
         }

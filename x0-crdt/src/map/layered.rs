@@ -89,6 +89,11 @@ impl<K: Ord + Clone, V> Layered<K, V> {
     /// The value of a key, which counts as changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.note(key);
+        self.get_mut_unnoted(key)
+    }
+
+    /// The value of a key, which does not count as changed.
+    pub(super) fn get_mut_unnoted(&mut self, key: &K) -> Option<&mut V> {
         // Looked up twice, because a borrow of the layer would last for the whole function; it is empty
         // mostly.
         if self.changed(key).is_some() {
@@ -120,18 +125,26 @@ impl<K: Ord + Clone, V> Layered<K, V> {
     where
         K: Borrow<Q>,
     {
-        let removed = match self.over.get_key_value(key).map(|(key, _)| key.clone()) {
+        let removed = self.remove_unnoted(key);
+        if let Some((key, _)) = &removed {
+            self.note(key);
+        }
+        removed
+    }
+
+    /// Removes a key, which does not count as changed.
+    pub(super) fn remove_unnoted<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<(K, V)>
+    where
+        K: Borrow<Q>,
+    {
+        match self.over.get_key_value(key).map(|(key, _)| key.clone()) {
             Some(key) => {
                 let value = self.over.get_mut::<K>(&key).and_then(|change| change.value.take())?;
                 self.added -= 1;
                 Some((key, value))
             }
             None => self.base.remove_entry(key),
-        };
-        if let Some((key, _)) = &removed {
-            self.note(key);
         }
-        removed
     }
 
     /// Keeps the entries that `keep` accepts. Those that are dropped are not noted as changed.
