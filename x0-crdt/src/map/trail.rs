@@ -50,8 +50,13 @@ impl Step {
 impl Trail {
     /// Notes a replacement in a map of so many keys.
     pub(super) fn note(&mut self, new: Event, (old, old_hash): Old, keys: usize) {
-        while self.steps.len() >= STEPS_MIN.max(keys / KEYS_PER_STEP) {
+        let steps_max = STEPS_MIN.max(keys / KEYS_PER_STEP);
+        while self.steps.len() >= steps_max {
             self.steps.pop_front();
+        }
+        // A map that has shrunk gives the memory of its former size back.
+        if self.steps.capacity() > steps_max.saturating_mul(2) {
+            self.steps.shrink_to(steps_max);
         }
         let (new_writer, new_seq) = new;
         let (old_writer, old_seq) = old;
@@ -183,6 +188,11 @@ mod tests {
             trail.note((1, seq), ((1, seq - 1), seq), 2_048 * KEYS_PER_STEP);
         }
         assert_eq!(trail.steps.len(), 2_048);
+        assert!(trail.steps.capacity() <= 2 * 2_048);
+        // The memory of a map that has shrunk, and not before.
+        let mut small = trail.clone();
+        small.note((1, 5_000), ((1, 4_999), 4_999), 0);
+        assert!(small.steps.len() == STEPS_MIN && small.steps.capacity() <= 2 * STEPS_MIN);
         assert!(trail.hashes().eq(2_952..5_000));
         assert!(trail.backward(&[(1, 4_999)], |_| true)[0].is_some());
         assert!(trail.backward(&[(1, 100)], |_| true)[0].is_none());
