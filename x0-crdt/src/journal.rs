@@ -74,14 +74,14 @@ pub enum JournalError {
     Failed,
 }
 
-/// What the bytes of a file yield.
+/// The map and the position that the bytes of a file yield.
 pub(crate) struct Replayed {
     pub(crate) map: CausalMap,
     /// The end of the last whole frame.
     offset: usize,
     /// The length of the snapshot.
     whole_len: u64,
-    /// There are ranges that do not count yet.
+    /// Ranges were staged that do not count yet.
     staged: bool,
 }
 
@@ -162,12 +162,16 @@ pub(crate) fn framed<'a>(frames: impl IntoIterator<Item = (u8, &'a [u8])>, key: 
 /// if the crash interrupted it, all or nothing.
 ///
 /// # Contract with sessions
-/// Call `record` after each write and each `handle`, before the outputs are carried out: then no event has
-/// left this machine that a crash can take back, and the replica goes on under its old ID.
-/// A long state that arrives by key ranges is kept over a restart if each
-/// [`SessionOutput::Staged`](crate::SessionOutput::Staged) is passed to [`stage`](Self::stage) and each
-/// [`SessionOutput::Joined`](crate::SessionOutput::Joined) to [`joined`](Self::joined), in their order.
-/// A folder that was restored from a backup lacks events that have left the machine: open it with a fresh
+/// After each write and each `handle`:
+/// 1. Take the outputs, and pass each [`SessionOutput::Staged`](crate::SessionOutput::Staged) to
+///    [`stage`](Self::stage) and each [`SessionOutput::Joined`](crate::SessionOutput::Joined) to
+///    [`joined`](Self::joined), in their order. A long state that arrives by key ranges is then kept over a
+///    restart, and written once.
+/// 2. Call `record`.
+/// 3. Send the datagrams: no event has left this machine that a crash can take back, and the replica goes on
+///    under its old ID.
+///
+/// A caller that calls `record` before 1 loses nothing, but writes such a state twice. A folder that was restored from a backup lacks events that have left the machine: open it with a fresh
 /// incarnation.
 ///
 /// # Files
