@@ -187,6 +187,10 @@ fn json_that_came_out_changes_nothing_when_it_goes_in() {
     // A value of another kind is a register beside them.
     one.merge_json("/count", 9, r#""text""#).unwrap();
     assert_eq!((one.count("/count"), one.get("/count")), (Some(-3), Some("text".into())));
+    // An array may have an element twice.
+    let mut other = document(3);
+    other.merge_json("/set", 1, r#"["x","x",null,null]"#).unwrap();
+    assert_eq!(other.map().history_len(), 2);
 }
 
 /// Bytes of keys, scalars and JSON in any order: the same check as that of the fuzz target.

@@ -1,5 +1,6 @@
 //! A document as JSON, and JSON into a document.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -102,8 +103,8 @@ impl Document {
     }
 
     /// Writes what is in a JSON text to the path and below it: objects as maps, arrays as sets, all else as
-    /// registers. Where there is a counter, an integer is added to as much as it lacks, and where there is a
-    /// flag, `false` disables it. What [`to_json`](Self::to_json) shows already is not written, and nothing
+    /// registers. Where there is a counter, an integer is added to as much as it lacks (at most an `i64`: a
+    /// sum that is farther away is not reached at once), and where there is a flag, `false` disables it. What [`to_json`](Self::to_json) shows already is not written, and nothing
     /// but flags is removed.
     ///
     /// # Errors
@@ -183,6 +184,7 @@ fn collect(
         }
         Value::Array(elements) => {
             let set = key(Kind::Set);
+            let mut seen = BTreeSet::new();
             for element in elements {
                 // One that is not finite is shown so, too.
                 let is_null = |entry: Entry<'_>| {
@@ -190,8 +192,11 @@ fn collect(
                     Scalar::decode(rest).map(value_of) == Some(Value::Null)
                 };
                 if !element.is_null() || !map.prefix(&set).any(is_null) {
-                    let element = scalar_of(element).ok_or(JsonError::Array)?;
-                    mark([&set[..], &element.encode()].concat());
+                    let element = scalar_of(element).ok_or(JsonError::Array)?.encode();
+                    // An array may have an element twice.
+                    if seen.insert(element.clone()) {
+                        mark([&set[..], &element].concat());
+                    }
                 }
             }
         }
