@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(MapDelta::decode(&complete, &none).unwrap_err(), DeltaError::EventOrder);
     }
 
-    /// What a map holds, a restart brings back, however much it is; a peer may send less.
+    /// A restart brings back all values of a map, however many; a peer may send fewer.
     #[test]
     fn a_map_above_the_limit_of_a_delta_is_restored() {
         let (me, key) = (ReplicaId::new(1), HashKey::new([7; 16]));

@@ -81,7 +81,7 @@ pub(super) struct Sketch {
     /// The peer's version, if it is known: values of later events are not compared, because the peer cannot
     /// hold them.
     known: Option<Version>,
-    /// Such values were left out.
+    /// Values of later events were left out.
     leaves_out: bool,
     /// The count of resolutions here when the reconciliation began.
     resolutions: u64,
@@ -564,7 +564,7 @@ impl<R: Replicated> Session<R> {
         self.fail(now, before, error, state)
     }
 
-    /// What was pulled cannot be joined by a state with the frontier `before`.
+    /// Ends a pull whose delta cannot be joined by a state with the frontier `before`.
     pub(super) fn fail(
         &mut self,
         now: Duration,

@@ -38,10 +38,10 @@ pub enum ApplyError {
 /// A replicated state: data in a [`DotStore`] and the [`Context`] of all events seen.
 ///
 /// Changes go through [`change`](Self::change) or [`transaction`](Self::transaction), which return the
-/// [`Delta`] to send. Deltas may arrive in any
-/// order, more than once, or not at all; a full state replaces lost ones. No two replicas may write as the
-/// same [`ReplicaId`], and one that lost its last events (it was restored from an old copy) must take a fresh
-/// incarnation. [`CausalReplica`](crate::CausalReplica) wraps a state for sessions.
+/// [`Delta`] to send. Deltas may arrive in any order, more than once, or not at all; a full state replaces
+/// lost ones. No two replicas may write as the same [`ReplicaId`], and one that lost its last events (it was
+/// restored from an old copy) must take a fresh incarnation. [`CausalReplica`](crate::CausalReplica) wraps a
+/// state for sessions.
 ///
 /// ```
 /// use x0_crdt::{Causal, Lattice, ReplicaId};

@@ -121,7 +121,7 @@ pub struct CausalReplica<S> {
     claims: u64,
 }
 
-/// What is known of a value besides the value.
+/// The hash and the length of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Held {
     /// The keyed hash of the value and its path.

@@ -1,4 +1,4 @@
-//! [`Slice`]: what a replica holds of the events of one range, and what it knows of them.
+//! [`Slice`]: the values and the records of history of the events in one range.
 //!
 //! A composed type has no order of keys that all types share, but all of them mark each value with its event.
 //! So a long state is cut by events: of each writer from the first one to the last.

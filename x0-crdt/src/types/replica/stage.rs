@@ -29,7 +29,7 @@ const FREE: u64 = 0;
 pub(super) struct Stage<S> {
     /// The number of the session that fetches, and when it last brought a slice. `None` after a restart.
     owner: Option<(u64, Duration)>,
-    /// What the replica had seen when the stage began.
+    /// The version of the replica when the stage began.
     base: Version,
     /// The version since which the current pass brings changes.
     since: Version,
@@ -94,7 +94,7 @@ impl<S: DotStore> Stage<S> {
             (self.cursor, self.first) = (None, None);
             return true;
         }
-        // What the slice speaks of, and does not hold any more.
+        // The events that the slice speaks of: their values that it does not hold are gone.
         let mut events = span.events(&delta.version);
         if !is_complete {
             events = events.difference(&context(&self.since));
