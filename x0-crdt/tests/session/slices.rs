@@ -45,7 +45,7 @@ fn begin(state: &mut State, renew: bool) -> u64 {
 /// Slices of a peer that changes between them, for a receiver that changes as well and restarts.
 #[test]
 fn slices_bring_what_one_delta_brings_at_the_moment_of_the_last_one() {
-    let (mut slices, mut passes, mut switched, mut complete) = (0, 0, 0, 0);
+    let (mut slices, mut passes, mut switched, mut complete, mut compared) = (0, 0, 0, 0, 0);
     for seed in 0..super::seeds(600) {
         let mut random = Random::new(seed);
         let mut states = [1, 2, 3].map(|node| State::create(ReplicaId::new(node)));
@@ -55,7 +55,7 @@ fn slices_bring_what_one_delta_brings_at_the_moment_of_the_last_one() {
         }
         let mut claim = begin(&mut states[1], true);
         let mut changes = random.below(60);
-        let mut last = None;
+        let (mut last, mut is_history) = (None, true);
         loop {
             let Some((since, from)) = states[1].stage_needs() else {
                 // Others have brought all that the stage held.
@@ -65,6 +65,7 @@ fn slices_bring_what_one_delta_brings_at_the_moment_of_the_last_one() {
             let reaches_back = states[0].floor().is_within(&since);
             passes += u32::from(from.is_empty());
             complete += u32::from(!reaches_back);
+            is_history &= reaches_back;
             switched += u32::from(!from.is_empty() && last.is_some_and(|last| last != reaches_back));
             last = Some(reaches_back);
             let slice = states[0].encode_range(&since, &from, 150 + random.below(500) as usize).unwrap();
@@ -82,6 +83,15 @@ fn slices_bring_what_one_delta_brings_at_the_moment_of_the_last_one() {
             let mut expected = states[1].clone();
             if let StageStep::Done(version, _) = states[1].step_stage() {
                 assert_eq!(version, states[0].version(), "seed {seed}");
+                if is_history && states[0].encode_since(&expected.version()).is_ok() {
+                    let mut by_history = expected.clone();
+                    by_history.take_from(&states[0], false);
+                    assert!(
+                        states[1].saved() == by_history.saved(),
+                        "seed {seed}: also the history is equal"
+                    );
+                    compared += 1;
+                }
                 expected.take_from(&states[0], true);
                 assert_eq!(states[1].frontier(), expected.frontier(), "seed {seed}");
                 assert_eq!(states[1].state_bytes(), expected.state_bytes(), "seed {seed}");
@@ -104,8 +114,45 @@ fn slices_bring_what_one_delta_brings_at_the_moment_of_the_last_one() {
             assert_eq!(state.frontier(), states[0].frontier(), "seed {seed}");
         }
     }
-    println!("{slices} slices in {passes} passes, {complete} complete, {switched} times another extent");
-    assert!(switched > 0 && complete > 0, "{switched} {complete}");
+    println!(
+        "{slices} slices in {passes} passes, {complete} complete, {switched} times another extent, {compared} from history"
+    );
+    assert!(switched > 0 && complete > 0 && compared > 20, "{switched} {complete} {compared}");
+}
+
+/// A longer slice would be refused, again and again.
+#[test]
+fn slices_of_short_values_are_not_longer_than_requested() {
+    let (mut random, mut slices) = (Random::new(2), 0);
+    for writers in 1..20 {
+        let id = |writer| ReplicaId::with_incarnation(u64::MAX - writer, u32::MAX);
+        let mut state = State::create(id(100));
+        for writer in 0..writers {
+            let mut other = State::restore_as(&state.saved(), id(writer));
+            for _ in 0..random.below(60) {
+                let at = std::slice::from_mut(&mut other);
+                change(at, 0, &mut random);
+            }
+            for number in 0..20 {
+                other.put_value(&[writer as u8, number], 0, b"value");
+            }
+            state.take_from(&other, false);
+        }
+        let mut receiver = State::create(ReplicaId::new(1));
+        let claim = begin(&mut receiver, true);
+        // Room for the versions and one event at least, which has replaced many.
+        let len_max = 72 * writers as usize + 800 + random.below(300) as usize;
+        while let Some((since, from)) = receiver.stage_needs() {
+            let slice = state.encode_range(&since, &from, len_max).unwrap();
+            assert!(slice.len() + 8 <= len_max, "{} of {len_max}", slice.len());
+            let taken = receiver.take_range(Duration::ZERO, Some(claim), &slice).unwrap();
+            assert!(matches!(taken, StageTaken::Taken(_)));
+            slices += 1;
+        }
+        assert!(matches!(receiver.step_stage(), StageStep::Done(..)));
+        assert_eq!(receiver.state_bytes(), state.state_bytes());
+    }
+    assert!(slices > 60, "{slices}");
 }
 
 /// A stage takes slices in order, and of peers that have seen what it holds.

@@ -20,6 +20,10 @@ const FORMAT: u8 = 1;
 /// The bytes that a record of history takes besides the events that it names, at most.
 const RECORD_LEN: usize = 24;
 
+/// The most bytes of a slice besides versions, values and records: the ends of its span, its counts, its
+/// checksum.
+const HEAD_LEN: usize = 96;
+
 /// A state, or what has changed in one, of more bytes is sent by slices.
 const WHOLE_LEN_MAX: usize = 4 << 20;
 
@@ -121,9 +125,9 @@ impl<S: DotStore> CausalReplica<S> {
         let reaches_back = self.floor.is_within(since);
         let is_listed = |dot: Dot| !reaches_back || !since.contains(dot);
         let version = self.version();
-        // The versions of the delta take their share.
+        // The versions of the delta take their share, and its head and checksum.
         let changes = version.changes_since(since).len() + self.floor.changes_since(&version).len();
-        let mut left = len_max.saturating_sub(changes * 24 + 64);
+        let mut left = len_max.saturating_sub(changes * 24 + HEAD_LEN);
         let (mut span, mut is_empty) = (Span { from, end: None }, true);
         let mut values = self.items.range(span.bounds()).peekable();
         let mut records = self.history.range(span.bounds()).peekable();
