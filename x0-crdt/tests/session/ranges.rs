@@ -30,17 +30,17 @@ fn fill<R: Subject>(map: &mut R, keys: u32, value_len: usize, random: &mut Rando
 fn a_long_state_arrives_at_a_twentieth_above_its_length_and_the_loss_with_twenty_kills_of_each_side() {
     let kilobytes =
         std::env::var("X0_CRDT_KILOBYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(16_000_u32);
-    transfer_with_kills::<CausalMap>(kilobytes, 40, 400_000);
+    println!("{}", transfer_with_kills::<CausalMap>(kilobytes, 40, 400_000));
 }
 
 /// The same of a composed type, whose slices are twice as long.
 #[test]
 fn a_long_state_of_a_composed_type_arrives_with_ten_kills_of_each_side() {
-    transfer_with_kills::<CausalReplica<Composed>>(40_000, 20, 900_000);
+    println!("{}", transfer_with_kills::<CausalReplica<Composed>>(40_000, 20, 900_000));
 }
 
-/// `kill_len`: the bytes that a kill costs at most.
-fn transfer_with_kills<R: Subject>(kilobytes: u32, kills: usize, kill_len: u32) {
+/// Returns the figures. `kill_len`: the bytes that a kill costs at most.
+fn transfer_with_kills<R: Subject>(kilobytes: u32, kills: usize, kill_len: u32) -> String {
     let link =
         Link { bytes_per_second: 1_000_000, delay: Duration::from_millis(20), loss: 10, ..Link::default() };
     let options = SessionOptions::default().bytes_per_second(1_000_000);
@@ -71,7 +71,7 @@ fn transfer_with_kills<R: Subject>(kilobytes: u32, kills: usize, kill_len: u32) 
     net.run_until_in_sync(Duration::from_secs(60));
     net.check(1);
     let ratio = net.bytes() as f64 * 0.9 / len as f64;
-    println!(
+    let figures = format!(
         "{len} B arrived after {:?} with {kills} kills: {} B sent, {ratio:.3} times the state without \
          the loss; at most {pending_max} B in transfer at the receiver, {serving_max} B at the sender",
         net.now() - begin,
@@ -82,6 +82,7 @@ fn transfer_with_kills<R: Subject>(kilobytes: u32, kills: usize, kill_len: u32) 
     assert!(ratio <= 1.05 + kills, "{ratio}");
     assert!(pending_max > 0 && pending_max <= IN_TRANSFER_MAX, "{pending_max}");
     assert!(serving_max > 0 && serving_max <= IN_TRANSFER_MAX, "{serving_max}");
+    figures
 }
 
 #[test]
