@@ -76,6 +76,8 @@ pub use self::error::{NodeError, StartError};
 pub use self::folder::{Adoption, DataFolder};
 pub use self::membership::ChangeError;
 pub use self::node::Node;
+#[cfg(feature = "sim")]
+pub(crate) use self::node::NodeParts;
 pub use self::options::{LogLayer, NodeOptions};
 pub use self::status::{NodeStatus, StatusHandle};
 pub use self::waiting::WaitingStatus;

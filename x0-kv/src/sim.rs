@@ -36,6 +36,7 @@
 
 mod cable;
 mod calm;
+mod companion;
 mod context;
 mod damage;
 mod disk;
@@ -60,6 +61,7 @@ use std::time::Duration;
 
 use x0_identity::NodeId;
 
+pub use self::companion::{COMPANION_EVERY, Companion, Companions};
 pub use self::report::Report;
 pub use self::violation::{Cause, Violation};
 
@@ -224,7 +226,16 @@ impl Scenario {
 /// # Errors
 /// At the first thing that must never be: see [`Violation`].
 pub fn run(scenario: &Scenario) -> Result<Report, Box<Violation>> {
-    world::run(scenario)
+    world::run(scenario, None)
+}
+
+/// Plays a scenario to its end, with a program beside each node: its members take requests of operators, as
+/// those of the product do.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(scenario: &Scenario, companions: Companions) -> Result<Report, Box<Violation>> {
+    world::run(scenario, Some(companions))
 }
 
 #[expect(clippy::expect_used, reason = "one more than a place is not zero")]

@@ -3,9 +3,17 @@
 //! `X0_SEED` and `X0_SEEDS` choose the first seed and how many; `x0-bench sim` plays thousands of hours.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use x0_kv::sim::{Cause, PlantedBug, Report, Scenario, run};
+use x0_identity::NodeId;
+use x0_kv::admin::AdminRequest;
+use x0_kv::cluster::Node;
+use x0_kv::sim::{
+    COMPANION_EVERY, Cause, Companion, Companions, PlantedBug, Report, Scenario, run, run_with,
+};
 
 fn play(scenario: &Scenario) -> Report {
     run(scenario).unwrap_or_else(|violation| panic!("{violation}"))
@@ -213,4 +221,92 @@ fn no_acknowledged_write_is_lost_with_a_majority_of_intact_folders() {
     assert!(damaged.iter().all(|count| *count > 0), "{total}");
     assert!(total.folders_refused > 0 && total.nodes_rejoined > 0 && total.acknowledged > 1000, "{total}");
     assert!(total.disks_rolled_back > 0 && total.majorities_lost > 0, "{total}");
+}
+
+/// What companions did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    written: u64,
+    statuses: u64,
+    promoted: u64,
+    /// The longest time without a majority, and turns with one.
+    cut_off: Duration,
+    reached: u64,
+    last: Duration,
+}
+
+type Asked<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Writes to a keyspace of its own, asks the next node for its status, and promotes what is no voter.
+struct Beside {
+    seen: Arc<Mutex<Seen>>,
+    write: Option<Asked<bool>>,
+    write_at: Duration,
+    status: Option<Asked<bool>>,
+    promotion: Option<Asked<bool>>,
+}
+
+impl Companion for Beside {
+    fn work(&mut self, now: Duration, node: &Node, cut_off: Option<Duration>) {
+        let mut seen = self.seen.lock().unwrap();
+        assert!(now >= seen.last, "time runs backwards");
+        seen.last = now;
+        seen.cut_off = seen.cut_off.max(cut_off.unwrap_or_default());
+        seen.reached += u64::from(cut_off.is_none());
+        let mut cx = Context::from_waker(Waker::noop());
+        let store = node.store().clone();
+        if self.write.is_none() && now >= self.write_at {
+            self.write_at = now + Duration::from_secs(2);
+            self.write = Some(Box::pin(async move {
+                let _ = store.create_keyspace("beside").unwrap().await;
+                store.keyspace("beside").unwrap().put("key", "value").await.is_ok()
+            }));
+        }
+        if let Some(Poll::Ready(is_written)) = self.write.as_mut().map(|write| write.as_mut().poll(&mut cx)) {
+            seen.written += u64::from(is_written);
+            self.write = None;
+        }
+        let next = NodeId::new(node.id().get() % 5 + 1).unwrap();
+        let status = self.status.get_or_insert_with(|| {
+            let asked = node.ask_status(next);
+            Box::pin(async move { asked.await.is_some_and(|status| status.node == next) })
+        });
+        if let Poll::Ready(is_answered) = status.as_mut().poll(&mut cx) {
+            seen.statuses += u64::from(is_answered);
+            self.status = None;
+        }
+        let learner = node.status().membership.learners.first().copied();
+        if self.promotion.is_none()
+            && let Some(learner) = learner
+        {
+            let promoted = node.admin(AdminRequest::Promote { node: learner });
+            self.promotion = Some(Box::pin(async move { promoted.await.is_ok() }));
+        }
+        if let Some(Poll::Ready(is_done)) = self.promotion.as_mut().map(|asked| asked.as_mut().poll(&mut cx))
+        {
+            seen.promoted += u64::from(is_done);
+            self.promotion = None;
+        }
+    }
+}
+
+#[test]
+fn a_companion_has_the_handle_of_its_node() {
+    let play = |seed| {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let shared = Arc::clone(&seen);
+        let companions = Companions::new(move |_, _| {
+            let seen = Arc::clone(&shared);
+            Box::new(Beside { seen, write: None, write_at: Duration::ZERO, status: None, promotion: None })
+        });
+        let report = run_with(&Scenario::new(seed), companions);
+        let report = report.unwrap_or_else(|violation| panic!("{violation}"));
+        let seen = seen.lock().unwrap().clone();
+        (seen, report)
+    };
+    let (seen, report) = play(3);
+    assert!(seen.written > 20 && seen.statuses > 100 && seen.promoted > 0, "{seen:?}");
+    assert!(seen.cut_off >= COMPANION_EVERY && seen.cut_off < Duration::from_secs(60), "{seen:?}");
+    assert!(seen.reached > 100, "{seen:?}");
+    assert_eq!((seen, report), play(3));
 }

@@ -211,6 +211,18 @@ impl Node {
         Ok(Node { id, store, alarm, requests, replica, peers, space, statuses, limits, admin, crdt, end })
     }
 
+    /// A handle of a node whose event loop a simulator runs.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(parts: NodeParts) -> Node {
+        let NodeParts { id, alarm, requests, replica, peers, statuses, admin, calls } = parts;
+        let remote =
+            Remote { alarm: alarm.clone(), calls, watchers: None, crdt: CrdtSide::Member(None), blobs: None };
+        let store = Store::from_dispatch(Arc::new(remote));
+        let (limits, end) = (Inbox::new(alarm.clone()), watch::channel(None).1);
+        let (space, crdt) = (Space::default(), None);
+        Node { id, store, alarm, requests, replica, peers, space, statuses, limits, admin, crdt, end }
+    }
+
     /// The id of this node.
     #[must_use]
     pub fn id(&self) -> NodeId {
@@ -273,11 +285,18 @@ impl Node {
         member: NodeId,
         limit: Duration,
     ) -> impl Future<Output = Option<NodeStatus>> + Send + use<> {
+        let asked = self.ask_status(member);
+        async move { tokio::time::timeout(limit, asked).await.ok()? }
+    }
+
+    /// As [`status_of`](Node::status_of), for a caller that limits the wait itself: without an answer the
+    /// future may never end. It needs no runtime.
+    pub fn ask_status(&self, member: NodeId) -> impl Future<Output = Option<NodeStatus>> + Send + use<> {
         let requests = self.statuses.clone();
         async move {
             let (answer, status) = oneshot::channel();
             requests.put(StatusRequest { node: member, answer });
-            tokio::time::timeout(limit, status).await.ok()?.ok()
+            status.await.ok()
         }
     }
 
@@ -379,6 +398,19 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// The ways from a handle to an event loop that a simulator runs.
+#[cfg(feature = "sim")]
+pub(crate) struct NodeParts {
+    pub(crate) id: NodeId,
+    pub(crate) alarm: Alarm,
+    pub(crate) requests: Inbox<Request>,
+    pub(crate) replica: ReplicaStatus,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) statuses: Inbox<StatusRequest>,
+    pub(crate) admin: AdminCalls,
+    pub(crate) calls: Calls,
 }
 
 /// The parts of a node beside its event loop that hold its files.

@@ -1,6 +1,6 @@
 //! State that all parts of the simulated world share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use x0_consensus::Entry;
@@ -8,6 +8,7 @@ use x0_identity::NodeId;
 use x0_mesh::sim::SimMesh;
 
 use super::cable::{SharedTraffic, SharedWeather};
+use super::companion::Companions;
 use super::history::History;
 use super::network::Weather;
 use super::process::Ready;
@@ -15,7 +16,7 @@ use super::random::{Random, mix};
 use super::report::Report;
 use super::schedule::{Place, Schedule, Time};
 use super::trace::Trace;
-use super::{PlantedBug, Scenario};
+use super::{PlantedBug, Scenario, id_of};
 use crate::request::error::OperationError;
 use crate::request::outcome::Outcome;
 
@@ -55,6 +56,9 @@ pub(super) struct Context {
     pub(super) history: History,
     /// Answers that the workers have yet to see.
     pub(super) answers: Vec<Answer>,
+    pub(super) companions: Option<Companions>,
+    /// The directions in which nothing passes.
+    cuts: BTreeSet<(Place, Place)>,
     /// The entry and the outcome at each index, from 1 on, as the first node applied it.
     applied: Vec<(u64, u64)>,
     /// The leader of each term.
@@ -79,6 +83,8 @@ impl Context {
             planted: scenario.planted,
             history: History::default(),
             answers: Vec::new(),
+            companions: None,
+            cuts: BTreeSet::new(),
             applied: Vec::new(),
             leaders: BTreeMap::new(),
         }
@@ -86,6 +92,23 @@ impl Context {
 
     pub(super) fn time(&self) -> Duration {
         Duration::from_micros(self.now)
+    }
+
+    /// Nothing passes from one process to another from now on.
+    pub(super) fn cut(&mut self, from: Place, to: Place) {
+        self.cuts.insert((from, to));
+        self.mesh.cut(id_of(from), id_of(to));
+    }
+
+    /// Everything passes again.
+    pub(super) fn heal_links(&mut self) {
+        self.cuts.clear();
+        self.mesh.heal();
+    }
+
+    /// Whether nothing passes between two processes in one direction at least.
+    pub(super) fn is_cut(&self, one: Place, other: Place) -> bool {
+        self.cuts.contains(&(one, other)) || self.cuts.contains(&(other, one))
     }
 
     /// Sets how the links behave from now on.

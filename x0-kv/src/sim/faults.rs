@@ -76,7 +76,7 @@ impl World {
                 Ok(())
             }
             _ => {
-                self.context.mesh.heal();
+                self.context.heal_links();
                 Ok(())
             }
         }
@@ -143,7 +143,7 @@ impl World {
     /// Two sides that do not reach each other, clients on both.
     fn partition(&mut self) {
         self.context.report.partitions += 1;
-        self.context.mesh.heal();
+        self.context.heal_links();
         let places = self.nodes.len() + self.outsides.len();
         let sides: Vec<bool> = (0..places).map(|_| self.context.random.chance(500)).collect();
         self.cut_between(&sides);
@@ -154,7 +154,7 @@ impl World {
         for (one, side) in sides.iter().enumerate() {
             for (other, other_side) in sides.iter().enumerate() {
                 if side != other_side {
-                    self.context.mesh.cut(id_of(one), id_of(other));
+                    self.context.cut(one, other);
                 }
             }
         }
@@ -181,7 +181,7 @@ impl World {
         for other in 0..self.nodes.len() {
             if other != place && self.context.random.chance(600) {
                 let (from, to) = if hears { (place, other) } else { (other, place) };
-                self.context.mesh.cut(id_of(from), id_of(to));
+                self.context.cut(from, to);
             }
         }
         self.mend_later(3 * SECOND, Mend::Links);

@@ -17,6 +17,7 @@ use x0_identity::NodeId;
 use x0_mesh::{Mux, MuxOptions};
 
 use super::cable::{Cable, Lossy, Switch};
+use super::companion::{Beside, COMPANION_EVERY};
 use super::context::{Context, Trouble, violation};
 use super::damage::{Damage, Recovery};
 use super::disk::Disk;
@@ -27,16 +28,18 @@ use super::random::Random;
 use super::schedule::{Event, Place, SECOND, Time};
 use super::workers::{Observed, SharedJobs, SimWorkers};
 use super::{PlantedBug, id_of};
+use crate::admin::{AdminEngine, PeerRoles};
 use crate::cluster::event_loop::{End, EventLoop};
 use crate::cluster::inbox::{Alarm, Inbox};
 use crate::cluster::peers::Peers;
 use crate::cluster::service::Bus;
+use crate::cluster::services::admin::{self, Admin, AdminCalls};
 use crate::cluster::services::consensus::{self, Consensus, ReplicaStatus, Request};
 use crate::cluster::services::drive;
 use crate::cluster::services::operations::{self, Calls, LocalState, Operations};
 use crate::cluster::services::snapshots::{self, Snapshots};
 use crate::cluster::services::status::{self, Status};
-use crate::cluster::{ChangeError, NodeError, NodeEvent};
+use crate::cluster::{ChangeError, NodeError, NodeEvent, NodeParts};
 use crate::coordinator::{self, Coordinator};
 use crate::request::command::Command;
 use crate::state::State;
@@ -69,6 +72,8 @@ pub(super) struct Node {
     /// How long its disk and its applying take beyond the usual, at most.
     pub(super) disk_lag: Time,
     pub(super) apply_lag: Time,
+    /// Since when it has not reached a majority of the voters, as of the last turn of its companion.
+    pub(super) cut_off_since: Option<Time>,
 }
 
 /// One start of a node.
@@ -81,6 +86,7 @@ pub(super) struct Running {
     status: ReplicaStatus,
     events: Arc<Mutex<Vec<NodeEvent>>>,
     changes: Vec<oneshot::Receiver<Result<(), ChangeError>>>,
+    beside: Option<Beside>,
 
     jobs: SharedJobs,
     log: LogWorker<SimLog>,
@@ -133,6 +139,7 @@ impl Node {
             paused_until: 0,
             disk_lag: 0,
             apply_lag: 0,
+            cut_off_since: None,
         }
     }
 
@@ -164,7 +171,13 @@ impl Node {
         let executor = executor.map_err(|error| self.cannot_open(&error))?;
         let recovered = executor.replica().status();
         context.trace.note(1, recovered.last_index ^ (self.place as u64) << 48);
-        self.running = Some(self.assemble(context, id, log, machine, executor)?);
+        let running = self.assemble(context, id, log, machine, executor)?;
+        if running.beside.is_some() {
+            let at = context.now + Time::try_from(COMPANION_EVERY.as_micros()).unwrap_or(SECOND);
+            context.schedule.put(at, Event::Beside { place: self.place, start: self.start });
+        }
+        self.cut_off_since = None;
+        self.running = Some(running);
         Ok(())
     }
 
@@ -257,7 +270,11 @@ impl Node {
             sink.line(waits);
         };
         let peers = Arc::new(Peers::default());
-        let bus = Bus { peers: Arc::clone(&peers), observe: Some(Box::new(observe)), ..Bus::default() };
+        let mut bus = Bus { peers: Arc::clone(&peers), observe: Some(Box::new(observe)), ..Bus::default() };
+        let admin = AdminCalls::new(Inbox::new(alarm.clone()));
+        // Without a companion nobody asks, and the channel would change what is played from a seed.
+        let admin_channel = context.companions.as_ref().map(|_| open(&admin::CHANNEL)).transpose()?;
+        bus.admin = admin_channel.as_ref().map(|_| VecDeque::new());
 
         let mut event_loop = EventLoop::new(alarm.clone(), bus);
         drive::start(&mut event_loop, &mux);
@@ -276,13 +293,26 @@ impl Node {
         if let Some((planted, status)) = faulty {
             event_loop.add(FaultyBus { planted, status });
         }
+        if let Some(channel) = admin_channel {
+            let engine = AdminEngine::new(id, Vec::new());
+            event_loop.add(Admin::new(channel, engine, PeerRoles::default(), admin.clone()));
+        }
         event_loop.add(Snapshots::new(open(&snapshots::CHANNEL)?));
-        event_loop.add(Status::new(
-            id,
-            open(&status::CHANNEL)?,
-            Inbox::new(alarm.clone()),
-            Some(status.clone()),
-        ));
+        let statuses = Inbox::new(alarm.clone());
+        event_loop.add(Status::new(id, open(&status::CHANNEL)?, statuses.clone(), Some(status.clone())));
+        let beside = context.companions.as_mut().map(|companions| {
+            let node = crate::cluster::Node::simulated(NodeParts {
+                id,
+                alarm: alarm.clone(),
+                requests: requests.clone(),
+                replica: status.clone(),
+                peers: Arc::clone(&peers),
+                statuses,
+                admin,
+                calls: calls.clone(),
+            });
+            Beside { companion: companions.make(&node, &mux), node }
+        });
         let batch_max = if context.random.chance(200) { 1 } else { 64 };
         Ok(Running {
             place: self.place,
@@ -293,6 +323,7 @@ impl Node {
             status,
             events,
             changes: Vec::new(),
+            beside,
             jobs,
             log: LogWorker::new(SimLog::new(log, context)).batch_max(batch_max),
             machine: ApplyWorker::new(machine),
@@ -432,6 +463,13 @@ impl Running {
         let (answer, made) = oneshot::channel();
         self.requests.put(Request::Change { change, answer });
         self.changes.push(made);
+    }
+
+    /// The turn of the program beside the node.
+    pub(super) fn beside(&mut self, context: &Context, cut_off: Option<std::time::Duration>) {
+        if let Some(Beside { node, companion }) = &mut self.beside {
+            companion.work(context.time(), node, cut_off);
+        }
     }
 
     pub(super) fn transfer(&self, to: NodeId) {

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Copied { place: Place, start: u32 },
     /// The reading thread has done its job.
     Read { place: Place, start: u32 },
+    /// The turn of the program beside a node.
+    Beside { place: Place, start: u32 },
     /// A node that is down starts.
     Start { place: Place, start: u32 },
     /// A worker calls its next operation.

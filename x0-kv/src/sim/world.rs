@@ -6,6 +6,7 @@ use std::time::Duration;
 use x0_consensus::Membership;
 use x0_identity::NodeId;
 
+use super::companion::{COMPANION_EVERY, Companions};
 use super::context::{Context, Trouble, violation};
 use super::damage::Recovery;
 use super::history::{Asked, Ending};
@@ -42,9 +43,12 @@ fn micros(time: Duration) -> Time {
 }
 
 /// Plays a scenario to its end.
-pub(super) fn run(scenario: &Scenario) -> Result<Report, Box<Violation>> {
+pub(super) fn run(scenario: &Scenario, companions: Option<Companions>) -> Result<Report, Box<Violation>> {
     match World::new(scenario) {
-        Ok(world) => world.run(),
+        Ok(mut world) => {
+            world.context.companions = companions;
+            world.run()
+        }
         Err(trouble) => {
             let cause = Cause::Invariant(format!("the world does not start: {trouble:?}"));
             let (scenario, report) = (scenario.clone(), Report::default());
@@ -365,6 +369,7 @@ impl World {
                 running.read();
                 Ok(())
             }),
+            Event::Beside { place, start } => self.beside(place, start),
             Event::Start { place, start } => {
                 let node = &self.nodes[place];
                 let is_refused = node.recovery == Some(Recovery::Refused);
@@ -394,6 +399,35 @@ impl World {
         }
     }
 
+    /// The turn of the program beside a node.
+    fn beside(&mut self, place: Place, start: u32) -> Result<(), Trouble> {
+        let cut_off_since = match self.is_cut_off(place) {
+            true => Some(*self.nodes[place].cut_off_since.get_or_insert(self.context.now)),
+            false => None,
+        };
+        self.nodes[place].cut_off_since = cut_off_since;
+        let cut_off = cut_off_since.map(|since| Duration::from_micros(self.context.now - since));
+        self.work(place, start, |running, context| {
+            running.beside(context, cut_off);
+            let at = context.now + micros(COMPANION_EVERY);
+            context.schedule.put(at, Event::Beside { place, start });
+            Ok(())
+        })
+    }
+
+    /// Whether a node does not reach a majority of the voters that it knows, or they do not run.
+    fn is_cut_off(&self, place: Place) -> bool {
+        let Some(running) = &self.nodes[place].running else { return true };
+        let voters = running.status().membership.voters;
+        let is_reached = |other: &Place| {
+            let node = &self.nodes[*other];
+            let runs = node.running.is_some() && node.paused_until <= self.context.now;
+            *other == place || runs && !self.context.is_cut(place, *other)
+        };
+        let reached = (0..self.nodes.len()).filter(|other| voters.contains(&id_of(*other)));
+        reached.filter(is_reached).count() * 2 <= voters.len()
+    }
+
     /// An event at a node that stands still is postponed.
     fn put_off(&mut self, event: Event) -> Option<Event> {
         let place = match &event {
@@ -402,7 +436,8 @@ impl World {
             | Event::Logged { place, .. }
             | Event::Applied { place, .. }
             | Event::Copied { place, .. }
-            | Event::Read { place, .. } => *place,
+            | Event::Read { place, .. }
+            | Event::Beside { place, .. } => *place,
             Event::Ask { worker } => match self.workers[*worker].host {
                 Host::Node(place) => place,
                 Host::Outside(_) => return Some(event),
@@ -596,7 +631,7 @@ impl World {
 
     /// Ends all faults.
     fn mend_all(&mut self) -> Result<(), Trouble> {
-        self.context.mesh.heal();
+        self.context.heal_links();
         self.context.set_weather(Weather::CALM);
         for place in 0..self.nodes.len() {
             let node = &mut self.nodes[place];
@@ -621,7 +656,7 @@ impl World {
 
     fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::Links => self.context.mesh.heal(),
+            Mend::Links => self.context.heal_links(),
             Mend::Slowness(place) => self.nodes[place].slow_down(0, 0),
             Mend::Weather => self.context.set_weather(Weather::CALM),
             Mend::Space(place) => self.nodes[place].disk.mend(),
