@@ -25,6 +25,8 @@ enum Without {
     Nothing,
     /// No claim is asked for.
     Claims,
+    /// The store grants a claim whatever it holds.
+    Swap,
     /// The executor does not compare the fence with the claim.
     ClaimFence,
     /// The executor does not compare term and membership index.
@@ -284,11 +286,12 @@ impl World {
         if let Some((holder, other, revision)) = self.claim {
             let claim = Claim::new(holder as u64, other, action.kind, "");
             state.watch.observe(state.now, revision, &Claim { lease: Duration::from_secs(1), ..claim });
-            if state.watch.expired(state.now) != Some(revision) {
+            if state.watch.expired(state.now) == Some(revision) {
+                // Its action can no longer be carried out, and counts as ended.
+                self.active.remove(&(holder, other));
+            } else if self.model.without != Without::Swap {
                 return None;
             }
-            // Its action can no longer be carried out, and counts as ended.
-            self.active.remove(&(holder, other));
         }
         self.revision += 1;
         self.claim = Some((healer, id, self.revision));
@@ -567,6 +570,7 @@ fn two_healers_do_no_harm() {
 fn each_removed_guard_is_found() {
     let expect = BTreeMap::from([
         ("Claims", "two disruptive actions in flight"),
+        ("Swap", "two disruptive actions in flight"),
         ("ClaimFence", "an action on an old fence"),
         ("PlanFence", "an action on an old fence"),
         ("ExecutorSafety", "a voter set that cannot commit"),
@@ -575,6 +579,7 @@ fn each_removed_guard_is_found() {
     ]);
     for without in [
         Without::Claims,
+        Without::Swap,
         Without::ClaimFence,
         Without::PlanFence,
         Without::ExecutorSafety,
@@ -584,7 +589,7 @@ fn each_removed_guard_is_found() {
         // The search ends at the first run that does harm. Two healers without claims need two rounds and two
         // faults; one that takes over needs many rounds and one fault.
         let (rounds, faults) = match without {
-            Without::Claims => (2, 2),
+            Without::Claims | Without::Swap => (2, 2),
             Without::ClaimFence => (5, 1),
             _ => (4, 2),
         };
