@@ -20,6 +20,9 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(200);
 const REPEAT_AFTER: Duration = Duration::from_millis(200);
 /// The longest time between two repetitions.
 const REPEAT_EVERY: Duration = Duration::from_secs(10);
+/// A report that is not heard again within this time counts no more: those with accusations are repeated for
+/// as long as they hold, and the one that takes them back may have been lost.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(25);
 /// A report without accusations is not repeated after this.
 const REPEAT_EMPTY_UNTIL: Duration = Duration::from_secs(1);
 /// The most probes that are answered between two timers.
@@ -186,6 +189,10 @@ impl Detector {
             left.extend((!stays && peer.suspect_since.is_some()).then_some(*member));
             stays
         });
+        if self.peers.is_empty() {
+            // The last instance of this process may have accused somebody: its reports end with this one.
+            self.repeat = Some((self.now, REPEAT_AFTER));
+        }
         for member in &others {
             self.peers.entry(*member).or_insert_with(|| Peer::new(&self.options, self.now));
         }
@@ -263,7 +270,7 @@ impl Detector {
             self.asked_to_look(from, *member);
         }
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.take_report(report);
+            peer.take_report(self.now, report);
         }
         self.evaluate();
     }
@@ -279,7 +286,8 @@ impl Detector {
             return;
         }
         let Some(peer) = self.peers.get_mut(&member) else { return };
-        let is_recent = peer.asked_at.is_some_and(|at| self.now < at + self.options.answer_within);
+        let is_recent =
+            peer.asked_at.is_some_and(|at| self.now.saturating_sub(at) < self.options.answer_within);
         if is_recent || peer.doubt.is_some() || peer.accused.is_some() {
             return;
         }
@@ -466,7 +474,10 @@ impl Detector {
     fn accusers(&self, member: u64) -> Vec<u64> {
         let accuses = |juror: &u64| match *juror == self.local {
             true => self.peers.get(&member).is_some_and(|peer| peer.accused.is_some()),
-            false => self.peers.get(juror).is_some_and(|juror| juror.report.accused.contains(&member)),
+            false => self.peers.get(juror).is_some_and(|juror| {
+                let age = self.now.saturating_sub(juror.reported_at);
+                age < REPORT_AGE_MAX && juror.report.accused.contains(&member)
+            }),
         };
         let mut accusers: Vec<u64> = self.ring.jury(member).into_iter().filter(accuses).collect();
         accusers.sort_unstable();
@@ -529,7 +540,7 @@ impl Detector {
             let Some(peer) = self.peers.get_mut(juror) else { continue };
             let Confirmation { asked, confirmed } = &mut peer.confirmation;
             let is_confirmed = confirmed.is_some_and(|at| at >= since);
-            let is_asked = asked.is_some_and(|(_, at)| at >= since && now < at + CONFIRM_EVERY);
+            let is_asked = asked.is_some_and(|(_, at)| at >= since && now.saturating_sub(at) < CONFIRM_EVERY);
             if !is_confirmed && !is_asked {
                 *asked = Some((number, now));
                 self.send(vec![*juror], &Message::Probe { number });

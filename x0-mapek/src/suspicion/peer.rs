@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub(super) asked_at: Option<Duration>,
     pub(super) accused: Option<Accused>,
     pub(super) report: Report,
+    /// When the report, or a repetition of it, came last.
+    pub(super) reported_at: Duration,
     pub(super) confirmation: Confirmation,
     /// Since when a majority accuses it, by reports that may be old.
     pub(super) majority_since: Option<Duration>,
@@ -67,6 +69,7 @@ impl Peer {
             asked_at: None,
             accused: None,
             report: Report::default(),
+            reported_at: now,
             confirmation: Confirmation::default(),
             majority_since: None,
             suspect_since: None,
@@ -84,10 +87,11 @@ impl Peer {
     }
 
     /// Takes a report, unless it is older than the one that is known.
-    pub(super) fn take_report(&mut self, report: Report) {
+    pub(super) fn take_report(&mut self, now: Duration, report: Report) {
         let is_old = report.instance == self.report.instance && report.sequence < self.report.sequence;
         if !is_old {
             self.report = report;
+            self.reported_at = now;
         }
     }
 }

@@ -435,6 +435,45 @@ fn a_member_that_returns_is_cleared_soon() {
     }
 }
 
+/// A member outside of the jury that receives none of the reports that take an accusation back.
+#[test]
+fn a_verdict_ends_although_its_end_was_not_heard() {
+    for seed in seeds(5) {
+        let mut world = World::new(seed, 16);
+        let ring = Ring::new(&(1..=16).collect());
+        let outside = (1..=16).find(|member| *member != 3 && !ring.jury(3).contains(member)).unwrap();
+        world.run_until(ms(4000));
+        world.kill(3);
+        world.run_until(ms(8000));
+        assert_eq!(world.processes[&outside].detector.suspects().len(), 1, "seed {seed}");
+        world.cut = BTreeSet::from([outside]);
+        world.start(3, ms(8000));
+        world.set_members(&(1..=16).collect());
+        world.run_until(ms(14_000));
+        world.cut.clear();
+        world.run_until(ms(40_000));
+        for (member, process) in &world.processes {
+            assert_eq!(process.detector.suspects(), [], "seed {seed}: {member}");
+        }
+    }
+}
+
+/// Jurors that start again while a member is away, which is back before they could accuse it.
+#[test]
+fn the_accusations_of_a_process_end_with_its_next_instance() {
+    let mut world = World::new(1, 5);
+    world.run_until(ms(4000));
+    world.kill(2);
+    world.run_until(ms(8000));
+    assert_eq!(world.known_after(2, ms(4000)).len(), 4);
+    for member in [2, 3, 4, 5] {
+        world.start(member, ms(8000));
+    }
+    world.set_members(&(1..=5).collect());
+    world.run_until(ms(10_000));
+    assert_eq!(world.processes[&1].detector.suspects(), []);
+}
+
 /// A juror that starts after the death learns it, and takes part.
 #[test]
 fn a_restarted_member_knows_the_dead() {
