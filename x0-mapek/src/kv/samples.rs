@@ -46,7 +46,8 @@ pub(super) struct Sample {
     pub(super) stalled_share: f64,
     /// How often it did not run.
     pub(super) stalls: u32,
-    /// The share of the time in which the leader was silent for longer than a heartbeat takes.
+    /// The share of the time, as far as this process ran, in which the leader was silent for longer than a
+    /// heartbeat takes.
     pub(super) leader_share: f64,
     /// How often it was.
     pub(super) leader_gaps: u32,
@@ -59,7 +60,8 @@ impl Samples {
         let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
         self.last = Some(now);
         let late = passed.saturating_sub(SAMPLE);
-        if late >= STALL {
+        let is_stall = late >= STALL;
+        if is_stall {
             self.stalls.push_back((now, late));
         }
         self.waiting = since.map(|since| match self.waiting {
@@ -72,14 +74,16 @@ impl Samples {
                 times.pop_front();
             }
         }
-        self.take_heard(now, passed.min(STEP_MAX), heard);
+        // Of the time in which this process did not run, nothing is known: it is no silence of the leader.
+        self.take_heard(now, if is_stall { Duration::ZERO } else { passed.min(STEP_MAX) }, heard);
         let silent: Duration = self.gaps.iter().map(|(_, _, age)| *age).sum();
         let stalled: Duration = self.stalls.iter().map(|(_, late)| *late).sum();
+        let ran = WINDOW.saturating_sub(stalled).max(SAMPLE);
         Sample {
             write_age: self.ages.iter().map(|(_, age)| *age).max().unwrap_or_default(),
             stalled_share: (stalled.as_secs_f64() / WINDOW.as_secs_f64()).min(1.0),
             stalls: u32::try_from(self.stalls.len()).unwrap_or(u32::MAX),
-            leader_share: (silent.as_secs_f64() / WINDOW.as_secs_f64()).min(1.0),
+            leader_share: (silent.as_secs_f64() / ran.as_secs_f64()).min(1.0),
             leader_gaps: u32::try_from(self.gaps.len()).unwrap_or(u32::MAX),
         }
     }
@@ -208,6 +212,18 @@ mod tests {
         }
         assert_eq!(last.leader_gaps, 5);
         assert!((0.6..=0.9).contains(&last.leader_share), "{last:?}");
+        // A process that misses samples sees fewer gaps, and none of a healthy leader.
+        for (until, is_starved) in [(400, false), (440, true)] {
+            let mut samples = Samples::default();
+            for step in (0..until).filter(|step| step % 10 > 1) {
+                let heard = if is_starved && step > 400 { step / 4 * 4 } else { step };
+                last = samples.take(millis(step * 100), None, Some(millis(heard * 100)));
+            }
+            match is_starved {
+                true => assert!(last.leader_gaps >= 3 && last.leader_share > 0.5, "{last:?}"),
+                false => assert_eq!((last.leader_gaps, last.stalls), (0, 2)),
+            }
+        }
         // A hung one, which Raft replaces.
         for step in 80..110 {
             last = samples.take(millis(step * 100), None, Some(millis(7_600)));

@@ -32,6 +32,8 @@ pub const SURPLUS_VOTERS: &str = "surplus_voters";
 
 /// A process that does not run for half of the time is starved.
 const STALLED_SHARE_LIMIT: f64 = 0.5;
+/// A process that does not run for this share of the time is no witness.
+const WITNESS_SHARE_LIMIT: f64 = 0.25;
 /// One long stall is a pause: Raft replaces a leader that is silent for longer.
 const STALLS_LIMIT: f64 = 3.0;
 
@@ -226,10 +228,11 @@ impl View {
     }
 
     /// The other node that leads, if it runs only part of the time as seen from here, with the readings that
-    /// say so. A node whose own timers are late is no witness (Dadgar et al. 2017, Lifeguard).
+    /// say so. A node that does not run for much of the time is no witness (Dadgar et al. 2017, Lifeguard).
+    /// One that misses a sample now and then is: its own pauses are no silence of the leader.
     pub(super) fn leader_cause(&self, now: Duration) -> Option<(NodeId, Vec<Evidence>)> {
         let leader = self.place.leader.filter(|leader| *leader != self.node && !self.place.is_leader)?;
-        self.reading(self.node, STALLS).filter(|stalls| *stalls == 0.0)?;
+        self.reading(self.node, STALLED_SHARE).filter(|share| *share < WITNESS_SHARE_LIMIT)?;
         let share = self.beyond(now, leader, LEADER_SHARE, STALLED_SHARE_LIMIT)?;
         let gaps = self.beyond(now, leader, LEADER_GAPS, STALLS_LIMIT)?;
         Some((leader, vec![share, gaps]))
