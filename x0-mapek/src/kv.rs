@@ -9,7 +9,6 @@
 //! | [`Act::Transfer`] | the leader, of itself | the age of its own writes, or the lateness of its own timers | a voter that is reached and does not lag; not for a slow disk if half of the other voters are slow too |
 //! | [`Act::TakeOver`] | a follower | the silences of the leader | fresh suspicion of a majority of the voters, and the one successor that all select alike |
 //! | [`Act::Replace`] | the leader | the silence of a voter, [`HealerOptions::replace_after`] | a claim, a learner that has caught up, a majority that does not reach the voter, and one that is reached afterwards |
-//!
 //! | [`Act::Promote`] | the leader | fewer voters than [`HealerOptions::voters`] | a claim, a learner that has caught up, a majority of the voters after it that is reached |
 //! | [`Act::Demote`] | the leader | more voters than that | a claim, a majority of the voters after it that is reached; of a dead voter also a majority that does not reach it |
 //!

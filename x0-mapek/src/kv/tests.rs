@@ -307,6 +307,17 @@ fn the_policy_keeps_the_contract() {
 /// What a leading healer of node 1 asks for within some time, with the answers of a store that grants every
 /// claim.
 fn changes(options: &HealerOptions, voters: &[u64], learners: &[u64], dead: &[u64]) -> Vec<Output> {
+    asked(options, voters, learners, dead, false)
+}
+
+/// As [`changes`], of a leader whose disk may take no write.
+fn asked(
+    options: &HealerOptions,
+    voters: &[u64],
+    learners: &[u64],
+    dead: &[u64],
+    is_slow: bool,
+) -> Vec<Output> {
     let mut healer = Healer::new(id(1), options);
     let mut asked = Vec::new();
     for step in 0..600 {
@@ -314,6 +325,7 @@ fn changes(options: &HealerOptions, voters: &[u64], learners: &[u64], dead: &[u6
         let mut observation = follower(1, 0);
         observation.voters = voters.iter().copied().map(id).collect();
         observation.learners = learners.iter().copied().map(id).collect();
+        observation.writing_since = is_slow.then_some(SECOND);
         let all = voters.iter().chain(learners).copied().filter(|node| *node != 1 && !dead.contains(node));
         observation.reached = all.map(id).collect();
         observation.acknowledged = observation.reached.iter().map(|node| (*node, 0)).collect();
@@ -328,6 +340,7 @@ fn changes(options: &HealerOptions, voters: &[u64], learners: &[u64], dead: &[u6
                     record.recompute().unwrap();
                     continue;
                 }
+                Output::Notify { .. } => continue,
                 output => {
                     asked.push(output);
                     continue;
@@ -384,6 +397,24 @@ fn the_number_of_voters_is_kept() {
     assert_eq!(changes(&unset, &[1, 2, 3, 4], &[], &[]), []);
     let dry = HealerOptions::new().voters(Some(3));
     assert_eq!(changes(&dry, &[1, 2], &[4], &[]), []);
+}
+
+/// Neither voters that are one too many nor a dead one that a spare can replace hold the transfer back.
+#[test]
+fn a_slow_leader_hands_over_before_it_changes_the_voters() {
+    let options = HealerOptions::new().mode(Mode::Active).voters(Some(3)).replace_after(Some(SECOND));
+    for (voters, learners, dead) in [
+        (&[1, 2, 3, 4][..], &[][..], &[][..]),
+        (&[1, 2], &[4], &[]),
+        (&[1, 2, 3], &[4], &[3]),
+        (&[1, 2, 3, 4], &[5], &[4]),
+    ] {
+        let first = asked(&options, voters, learners, dead, true);
+        assert!(
+            matches!(first[..], [Output::Transfer { .. }]),
+            "{voters:?} {learners:?} {dead:?}: {first:?}"
+        );
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use x0_identity::NodeId;
 
 use super::action::Act;
 use crate::detect::ReadingError;
-use crate::{Action as _, Evidence, Knowledge, Reading};
+use crate::{Evidence, Knowledge, Reading};
 
 /// Signal of the own node: the largest age of a write of the log that was not on the disk, in the last
 /// 2 s.
@@ -305,14 +305,7 @@ impl View {
         if let Some((_, evidence)) = self.leader_cause(now).filter(|(leader, _)| *leader == node) {
             return evidence;
         }
-        let mut evidence: Vec<Evidence> =
-            self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect();
-        if let Some((act, _, numbers)) = self.voters_due(now).filter(|(act, ..)| act.subject().0 == node)
-            && !matches!(act, Act::Demote { is_dead: true, .. })
-        {
-            evidence.extend(numbers);
-        }
-        evidence
+        self.dead(now).filter(|(dead, _)| *dead == node).map(|(_, evidence)| evidence).collect()
     }
 
     /// The voters that count as dead, with the reading that says so.
@@ -346,19 +339,21 @@ impl Knowledge for View {
     }
 
     /// A dead voter counts only while a spare can replace it: otherwise it would hold back the transfer from
-    /// a slow leader for as long as it is dead.
+    /// a slow leader for as long as it is dead. A leader that is slow counts itself alone: it hands over
+    /// first, and the next leader replaces the voter. That there are too few voters, or too many, makes none
+    /// of them unhealthy.
     fn unhealthy(&self, now: Duration, each: &mut dyn FnMut(&Member)) {
         if self.own_cause(now).is_some() {
             each(&Member(self.node));
+            if self.place.is_leader {
+                return;
+            }
         }
         if let Some(leader) = self.place.leader.filter(|_| self.successor(now).is_some()) {
             each(&Member(leader));
         }
         if self.place.spare.is_some() {
             self.dead(now).for_each(|(voter, _)| each(&Member(voter)));
-        }
-        if let Some((act, ..)) = self.voters_due(now) {
-            each(act.subject());
         }
     }
 }
