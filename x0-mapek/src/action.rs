@@ -73,6 +73,13 @@ pub trait Action<K: Knowledge + ?Sized>: Clone + fmt::Debug {
     /// What is expected of the action.
     fn expectation(&self) -> Expectation;
 
+    /// How long the action must be proposed before it is carried out, if not for
+    /// [`LoopOptions::stability`](crate::LoopOptions::stability): an action whose evidence has lasted for a
+    /// while already need not wait again.
+    fn stability(&self) -> Option<Duration> {
+        None
+    }
+
     /// The action that takes this one back, if there is one.
     fn undo(&self) -> Option<Self> {
         None

@@ -108,6 +108,10 @@ pub struct Observation {
     pub writing_since: Option<Duration>,
     /// Identifies the last message of another node that leads: its time on any clock.
     pub leader_last_message: Option<Duration>,
+    /// The members that do not answer, each with those that accuse it, by the detectors of
+    /// [`suspicion`](crate::suspicion). A transport takes longer to notice a process that is gone. The driver
+    /// sets them.
+    pub suspects: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
 impl Observation {
@@ -125,6 +129,7 @@ impl Observation {
             acknowledged: BTreeMap::new(),
             writing_since: None,
             leader_last_message: None,
+            suspects: BTreeMap::new(),
         }
     }
 
@@ -143,7 +148,15 @@ impl Observation {
             acknowledged: status.acknowledged,
             writing_since: node.writing_since(),
             leader_last_message: node.leader_last_message(),
+            suspects: BTreeMap::new(),
         }
+    }
+
+    /// Whether a voter is silent: it is not reached, or a majority of the voters accuses it.
+    fn is_silent(&self, voter: NodeId) -> bool {
+        let accusers = self.suspects.get(&voter).into_iter().flatten();
+        let count = accusers.filter(|accuser| self.voters.contains(accuser)).count();
+        !self.reached.contains(&voter) || count * 2 > self.voters.len()
     }
 
     /// Of these members, the one that is reached and whose log lags least, if it lags little.
@@ -357,7 +370,7 @@ impl Healer {
         let counts = self.engine.knowledge().voter_counts();
         let counts = counts.into_iter().flatten().map(|(signal, count)| (node, signal, count));
         let others = observation.voters.iter().copied().filter(|voter| *voter != node);
-        let silences = self.samples.silences(now, others, &observation.reached);
+        let silences = self.samples.silences(now, others, |voter| !observation.is_silent(voter));
         let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
         let leader = other.map(|leader| {
             let gaps = (leader, LEADER_GAPS, f64::from(sample.leader_gaps));

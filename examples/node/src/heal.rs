@@ -150,7 +150,9 @@ impl Healer {
 impl Active {
     fn work(&mut self, node: &Node) {
         let now = self.begun.elapsed();
-        self.feed(now, Input::Sample(&Observation::of(node)));
+        let mut observation = Observation::of(node);
+        observation.suspects = self.suspicion.known().accused();
+        self.feed(now, Input::Sample(&observation));
         while let Some((from, message)) = self.peers.heard() {
             self.feed(now, Input::Received { from, message: &message });
         }

@@ -228,7 +228,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             return Err(Refusal::BackOff { until });
         }
         let since = self.proposed.get(&key).map_or(now, |proposed| proposed.since);
-        if now - since < options.stability {
+        if now - since < action.stability().unwrap_or(options.stability) {
             return Err(Refusal::Unstable { since });
         }
         if candidate.diagnosis.cause == UNKNOWN_CAUSE {

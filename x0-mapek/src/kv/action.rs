@@ -225,6 +225,11 @@ impl Action<View> for Act {
         }
     }
 
+    /// A voter is replaced after a silence that is long enough: it has lasted.
+    fn stability(&self) -> Option<Duration> {
+        matches!(self, Act::Replace { .. }).then_some(Duration::ZERO)
+    }
+
     fn expectation(&self) -> Expectation {
         Expectation { within: Duration::from_secs(3), improvement: 0.5 }
     }

@@ -1,6 +1,6 @@
 //! Samples of the own node and of the leader, every 100 ms.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use x0_identity::NodeId;
@@ -118,12 +118,12 @@ impl Samples {
         &mut self,
         now: Duration,
         voters: impl Iterator<Item = NodeId>,
-        reached: &BTreeSet<NodeId>,
+        is_reached: impl Fn(NodeId) -> bool,
     ) -> Vec<(NodeId, Duration)> {
         let mut silences = Vec::new();
         let before = std::mem::take(&mut self.silent);
         for voter in voters {
-            match (reached.contains(&voter), before.get(&voter)) {
+            match (is_reached(voter), before.get(&voter)) {
                 (true, None) => {}
                 (true, Some(_)) => silences.push((voter, Duration::ZERO)),
                 (false, since) => {
@@ -163,8 +163,8 @@ mod tests {
         let mut samples = Samples::default();
         let [two, three] = [2, 3].map(|number| NodeId::new(number).unwrap());
         let mut at = |at: u64, reached: &[NodeId]| {
-            let reached = reached.iter().copied().collect();
-            let silences = samples.silences(millis(at), [two, three].into_iter(), &reached);
+            let is_reached = |voter| reached.contains(&voter);
+            let silences = samples.silences(millis(at), [two, three].into_iter(), is_reached);
             let number = |node: NodeId| if node == two { 2 } else { 3 };
             silences.iter().map(|(node, silent)| (number(*node), silent.as_millis())).collect::<Vec<_>>()
         };

@@ -4,7 +4,7 @@
 //! A task of its own keeps the detector's timers: the loop of the node may wait for a disk. The messages are
 //! datagrams, which never wait for a member that does not take them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -31,6 +31,15 @@ pub(super) struct Known {
     pub(super) accusers: Vec<NodeId>,
     /// The own timers or messages are late, so that this node accuses nobody.
     pub(super) is_starved: bool,
+}
+
+impl Known {
+    /// The members that do not answer, each with those that accuse it.
+    pub(super) fn accused(self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let of =
+            |(member, _, accusers): (NodeId, Duration, Vec<NodeId>)| (member, accusers.into_iter().collect());
+        self.suspects.into_iter().map(of).collect()
+    }
 }
 
 /// Reads what the detector knows.
