@@ -83,12 +83,15 @@ impl fmt::Display for Deed {
 }
 
 /// One faulty run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Run {
     /// From the time at which the fault was one to the first right action.
     pub(super) right_after: Option<Duration>,
     pub(super) wrong: u64,
     pub(super) digest: u64,
+    /// The records, and what does not follow from one of them alone.
+    pub(super) records: u64,
+    pub(super) wrong_records: Vec<String>,
 }
 
 /// A member of the group.
@@ -139,6 +142,8 @@ pub(super) struct World {
     revision: u64,
     done: Vec<Deed>,
     digest: u64,
+    records: u64,
+    wrong_records: Vec<String>,
 }
 
 fn id(number: u64) -> NodeId {
@@ -186,6 +191,8 @@ impl World {
             revision: 0,
             done: Vec::new(),
             digest: 0,
+            records: 0,
+            wrong_records: Vec::new(),
         }
     }
 
@@ -193,8 +200,9 @@ impl World {
         &self.done
     }
 
-    pub(super) fn digest(&self) -> u64 {
-        self.digest
+    /// The digest of the decision log, the number of its records, and what does not follow from one of them.
+    pub(super) fn log(self) -> (u64, u64, Vec<String>) {
+        (self.digest, self.records, self.wrong_records)
     }
 
     /// Plays a day of planned work and load.
@@ -445,6 +453,8 @@ impl World {
                     None
                 }
                 Output::Record(record) => {
+                    self.records += 1;
+                    self.wrong_records.extend(record.recompute().err().map(|wrong| wrong.to_string()));
                     for chunk in record.to_bytes().chunks(8) {
                         let number = chunk.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
                         self.digest = fold(self.digest, number);
@@ -494,5 +504,6 @@ pub(super) fn faulty(seed: u64, fault: Fault) -> Run {
     let is_right = |deed: &&Deed| deed.subject == subject && fault.is_answered_by(deed.kind);
     let right_after = world.done.iter().find(is_right).map(|deed| deed.at.saturating_sub(since));
     let wrong = world.done.iter().filter(|deed| !is_right(deed)).count() as u64;
-    Run { right_after, wrong, digest: world.digest }
+    let (digest, records, wrong_records) = world.log();
+    Run { right_after, wrong, digest, records, wrong_records }
 }
