@@ -79,8 +79,8 @@ struct Active {
 }
 
 impl Healer {
-    /// Starts the service that answers operators, and the thread that writes the records, if there is a
-    /// healer. A pause from before the start goes on.
+    /// Starts the service that answers operators, the failure detector, and, if there is a healer, the thread
+    /// that writes the records. A pause from before the start goes on.
     pub(crate) fn start(
         config: &NodeConfig,
         mux: &Mux,
@@ -89,9 +89,10 @@ impl Healer {
         log: &Log,
     ) -> Result<Healer> {
         let requests = control::serve(mux, roles)?;
+        // Without a healer as well: the other members expect its messages.
+        let suspicion = Suspicion::start(mux, parts.status.clone(), log)?;
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
         let mut healer = kv::Healer::new(config.node, &options);
-        let suspicion = Suspicion::start(mux, parts.status.clone(), log)?;
         let mut beside = Beside::new(config, options.mode, parts);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
