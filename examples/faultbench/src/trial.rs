@@ -193,7 +193,8 @@ fn is_only_late(trial: &Trial, outcome: &Outcome) -> bool {
 
 fn is_fine(outcome: &Outcome) -> bool {
     let measures = outcome.measures();
-    measures.lost == 0 && measures.wrong == 0 && measures.mttr_ms.is_some()
+    let is_recorded = outcome.wrong_records.is_empty();
+    measures.lost == 0 && measures.wrong == 0 && is_recorded && measures.mttr_ms.is_some()
 }
 
 /// A trial as one line.
@@ -285,6 +286,7 @@ mod tests {
         let good = example("kill-leader", "x0", 1, 500);
         assert!(is_fine(&good) && line(&good, true).starts_with("kill-leader"));
         assert!(!is_fine(&Outcome { lost: vec![1], ..good.clone() }));
+        assert!(!is_fine(&Outcome { wrong_records: vec!["damaged".into()], ..good.clone() }));
         let other = Outcome { faulty: [3].into(), ..good };
         assert!(
             !is_fine(&other)

@@ -75,7 +75,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct HealArgs {
-    /// For `log` and `why` the node's configuration, which names the data folder; for the others that of a
+    /// For `log`, `why` and `check` the node's configuration, which names the data folder; for the others that of a
     /// client, or of an operator where they change something
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
@@ -90,6 +90,8 @@ pub(crate) struct HealArgs {
 pub(crate) enum HealCommand {
     /// Print the records that are kept, the oldest first, each on a line
     Log,
+    /// Repeat the arithmetic of all records that are kept, each from the record alone
+    Check,
     /// Explain a record: readings, thresholds, guards and effect
     Why {
         /// The number of the record, as `heal log` prints it; numbers begin again when the node starts, and

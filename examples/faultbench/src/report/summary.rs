@@ -29,6 +29,9 @@ pub(super) struct Summary {
     pub(super) cells: BTreeMap<(String, String), Cell>,
     /// The name and version of the program of each system.
     pub(super) programs: BTreeMap<String, String>,
+    /// The records of all healers, and those with a number that does not follow from the record alone.
+    pub(super) records: u64,
+    pub(super) wrong_records: usize,
 }
 
 impl Summary {
@@ -40,7 +43,9 @@ impl Summary {
         let programs =
             outcomes.iter().map(|outcome| (outcome.system.clone(), outcome.program.clone())).collect();
         let cells = groups.into_iter().map(|(key, outcomes)| (key, cell(&outcomes))).collect();
-        Summary { cells, programs }
+        let records = outcomes.iter().map(|outcome| outcome.records).sum();
+        let wrong_records = outcomes.iter().map(|outcome| outcome.wrong_records.len()).sum();
+        Summary { cells, programs, records, wrong_records }
     }
 
     pub(super) fn systems(&self) -> BTreeSet<&str> {
@@ -109,6 +114,10 @@ impl Summary {
                 );
             }
         }
+        if self.records > 0 {
+            let (wrong, all) = (self.wrong_records, self.records);
+            let _ = writeln!(text, "records with a number that does not follow: {wrong} of {all}");
+        }
         if self.error_seconds("none").2 > 0 {
             let worse = self.worse();
             let names = if worse.is_empty() { "none".to_owned() } else { worse.join(", ") };
@@ -161,6 +170,11 @@ mod tests {
         let table = summary.table();
         assert!(table.contains("x0 6.00, none 8.00, ratio 0.75\n"), "{table}");
         assert!(table.ends_with("of none: none\n") && summary.worse().is_empty());
+        assert!(!table.contains("records"), "{table}");
+        let mut recorded = example("cut", "x0", 1, 1);
+        (recorded.records, recorded.wrong_records) = (7, vec!["damaged".into()]);
+        let table = Summary::new(&[recorded]).table();
+        assert!(table.contains("that does not follow: 1 of 7\n"), "{table}");
         let worse =
             [example("cut", "none", 1, 1000), example("cut", "x0", 1, 1100), example("kill", "x0", 1, 9)];
         assert_eq!(Summary::new(&worse).worse(), ["cut"]);

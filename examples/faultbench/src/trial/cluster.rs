@@ -186,14 +186,34 @@ impl Cluster {
 
     /// The lines of `x0-node heal log --json` of a node.
     pub(crate) fn heal_log(&self, place: Place) -> Result<String> {
-        if !self.machines[place].data().join("heal").exists() {
-            return Ok(String::new());
-        }
-        let mut log = self.command(&["heal", "log", "--json", "--config"]);
-        log.arg(self.layout.node_config(place));
-        let output = succeed(&mut log).context("cannot read the records of a healer")?;
-        String::from_utf8(output).context("the records of a healer are not text")
+        self.heal(place, "log").map(Option::unwrap_or_default)
     }
+
+    /// How many records of a node are kept, and what does not follow from one of them alone.
+    pub(crate) fn heal_check(&self, place: Place) -> Result<Checked> {
+        match self.heal(place, "check")? {
+            Some(checked) => serde_json::from_str(&checked).context("cannot read what `heal check` found"),
+            None => Ok(Checked::default()),
+        }
+    }
+
+    /// What a command about the records of a node prints as JSON; `None` without records.
+    fn heal(&self, place: Place, what: &str) -> Result<Option<String>> {
+        if !self.machines[place].data().join("heal").exists() {
+            return Ok(None);
+        }
+        let mut command = self.command(&["heal", what, "--json", "--config"]);
+        command.arg(self.layout.node_config(place));
+        let output = succeed(&mut command).context("cannot read the records of a healer")?;
+        String::from_utf8(output).map(Some).context("the records of a healer are not text")
+    }
+}
+
+/// What `x0-node heal check --json` prints.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Checked {
+    pub(crate) records: u64,
+    pub(crate) wrong: Vec<String>,
 }
 
 /// Whether a member of etcd says that it leads.

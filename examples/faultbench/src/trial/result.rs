@@ -35,6 +35,11 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: usize,
     /// The numbers of acknowledged writes that are not there after the fault.
     pub(crate) lost: Vec<u64>,
+    /// The records of the healers at the end, and what does not follow from one of them alone.
+    #[serde(default)]
+    pub(crate) records: u64,
+    #[serde(default)]
+    pub(crate) wrong_records: Vec<String>,
 }
 
 /// What follows from an [`Outcome`].
@@ -77,6 +82,8 @@ impl Outcome {
             events: Vec::new(),
             acknowledged: 0,
             lost: Vec::new(),
+            records: 0,
+            wrong_records: Vec::new(),
         }
     }
 

@@ -68,6 +68,11 @@ pub(super) fn play(trial: &Trial, node: &Path) -> Result<Outcome> {
     let checked = session.check()?;
     (outcome.acknowledged, outcome.lost) = (checked.acknowledged, checked.lost);
     outcome.events = session.events(trial.system.has_grace(), late, ended)?;
+    for machine in session.cluster.machines.iter().filter(|_| trial.system.has_grace()) {
+        let checked = session.cluster.heal_check(machine.place)?;
+        outcome.records += checked.records;
+        outcome.wrong_records.extend(checked.wrong);
+    }
     if let Some(folder) = std::env::var_os("X0_FAULTBENCH_KEEP") {
         session.keep(Path::new(&folder), &outcome)?;
     }

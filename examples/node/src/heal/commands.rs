@@ -28,7 +28,7 @@ pub(crate) async fn heal(args: &HealArgs) -> Result<()> {
         .as_ref()
         .context("--config FILE is missing: name the configuration of the node, or of an operator")?;
     let text = match &args.command {
-        HealCommand::Log | HealCommand::Why { .. } => local(args, path)?,
+        HealCommand::Log | HealCommand::Why { .. } | HealCommand::Check => local(args, path)?,
         command => remote(args, path, ask(command)).await?,
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
@@ -44,7 +44,7 @@ fn ask(command: &HealCommand) -> Ask {
         HealCommand::Resume => Ask::Resume,
         HealCommand::Approve { id, .. } => Ask::Approve { id: *id },
         HealCommand::Acknowledge { node } => Ask::Acknowledge { node: node.get() },
-        HealCommand::Log | HealCommand::Why { .. } | HealCommand::Status => Ask::Status,
+        HealCommand::Log | HealCommand::Why { .. } | HealCommand::Check | HealCommand::Status => Ask::Status,
     }
 }
 
@@ -217,8 +217,30 @@ fn local(args: &HealArgs, path: &Path) -> Result<String> {
             };
             if args.json { record.to_json() + "\n" } else { why(record) }
         }
+        HealCommand::Check => check(&records, args.json)?,
         _ if args.json => records.iter().map(|record| record.to_json() + "\n").collect(),
         _ => records.iter().map(|record| line(record) + "\n").collect(),
+    })
+}
+
+/// What [`check`] found, as JSON.
+#[derive(Debug, Serialize)]
+struct Checked {
+    records: usize,
+    /// What does not follow, a line for each record.
+    wrong: Vec<String>,
+}
+
+/// Repeats the arithmetic of all records. An error if a number of one does not follow from the record alone.
+pub(super) fn check(records: &[Record], json: bool) -> Result<String> {
+    let wrong = records.iter().filter_map(|record| record.recompute().err());
+    let checked = Checked { records: records.len(), wrong: wrong.map(|wrong| wrong.to_string()).collect() };
+    if !checked.wrong.is_empty() && !json {
+        bail!("{} of {} records:\n{}", checked.wrong.len(), checked.records, checked.wrong.join("\n"));
+    }
+    Ok(match json {
+        true => serde_json::to_string(&checked)? + "\n",
+        false => format!("{} records: all numbers follow from the record\n", checked.records),
     })
 }
 

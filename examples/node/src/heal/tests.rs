@@ -120,6 +120,13 @@ fn why_names_the_guards_and_repeats_the_arithmetic() {
     let mut forged = records[1].clone();
     forged.utility = 0.0;
     assert!(commands::why(&forged).contains("damaged or forged"));
+    let all = commands::check(&records, false).unwrap();
+    assert_eq!(all, format!("{} records: all numbers follow from the record\n", records.len()));
+    let records = [records[0].clone(), forged];
+    let error = commands::check(&records, false).unwrap_err().to_string();
+    assert!(error.starts_with("1 of 2 records:\n") && error.contains("damaged or forged"), "{error}");
+    let json = commands::check(&records, true).unwrap();
+    assert!(json.starts_with("{\"records\":2,\"wrong\":[\"record "), "{json}");
 }
 
 #[test]
