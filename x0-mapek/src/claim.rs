@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use crate::codec::{DecodeError, Decoder, Encoder, cut};
 
+/// The shortest lease that a [`ClaimWatch`] waits for: no holder can renew its claim in less.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
 /// The longest lease that a [`ClaimWatch`] waits for: a claim from outside cannot block others for longer.
 pub const LEASE_MAX: Duration = Duration::from_secs(600);
 
@@ -111,7 +113,8 @@ impl ClaimWatch {
     /// The observer read the claim with this revision at `now`.
     pub fn observe(&mut self, now: Duration, revision: u64, claim: &Claim) {
         if self.seen.is_none_or(|seen| seen.revision != revision) {
-            self.seen = Some(Seen { revision, since: now, lease: claim.lease.min(LEASE_MAX) });
+            let lease = claim.lease.clamp(LEASE_MIN, LEASE_MAX);
+            self.seen = Some(Seen { revision, since: now, lease });
         }
     }
 
@@ -147,6 +150,9 @@ mod tests {
         assert_eq!((watch.expired(109 * SECOND), watch.expired(110 * SECOND)), (None, Some(5)));
         watch.observe(110 * SECOND, 6, &Claim { step: ClaimStep::Executing, ..claim.clone() });
         assert_eq!((watch.expired(208 * SECOND), watch.expired(209 * SECOND)), (None, Some(6)));
+        // A lease of nothing is one of a second.
+        watch.observe(250 * SECOND, 8, &Claim { lease: Duration::ZERO, ..claim.clone() });
+        assert_eq!((watch.expired(250 * SECOND), watch.expired(251 * SECOND)), (None, Some(8)));
         // A lease of centuries ends after ten minutes.
         watch.observe(300 * SECOND, 7, &Claim { lease: Duration::MAX, ..claim });
         assert_eq!((watch.expired(899 * SECOND), watch.expired(900 * SECOND)), (None, Some(7)));

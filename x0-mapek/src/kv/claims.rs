@@ -334,6 +334,35 @@ mod tests {
         assert!(claim(&mut healer, &store, 11 * SECOND, 2).await.is_some());
     }
 
+    /// Whatever the key holds, a healer acts only after a lease without a change.
+    #[test]
+    fn mutated_claims_hold_the_key() {
+        let mut healer = claims(1);
+        let whole = Claim::new(2, 7, "replace-voter", "node 3").to_bytes();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random >> 8).unwrap() % limit
+        };
+        for number in 0..crate::mutations() {
+            let mut bytes = whole.clone();
+            for _ in 0..below(4) {
+                let at = below(bytes.len());
+                bytes[at] ^= 1 << below(8);
+            }
+            if below(8) == 0 {
+                bytes.truncate(below(bytes.len() + 1));
+            }
+            let now = Duration::from_millis(number);
+            let next = healer.claim(number, "replace-voter", "node 3");
+            assert_eq!(next, Next::Ask(Ask::Read));
+            let found = Answer::Read(Ok(Some((Revision::new(number + 1), bytes.into()))));
+            assert_eq!(healer.answer(now, found), Next::Decided { id: number, fence: None });
+        }
+    }
+
     #[tokio::test]
     async fn a_store_that_does_not_answer_gives_no_claim() {
         let store = Store::open_in_memory();
