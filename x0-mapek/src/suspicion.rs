@@ -4,9 +4,9 @@
 //! does not mistake a process that is starved, or that reads its messages late, for a witness.
 //!
 //! # From silence to a verdict
-//! 1. **Heartbeats.** The members stand on a ring in an order that all of them compute alike. Each sends a
-//!    heartbeat to its two neighbours, the *watchers*, so that the traffic of a member does not grow with
-//!    the number of members.
+//! 1. **Heartbeats.** The members stand on a ring in an order that all of them compute alike. Each sends
+//!    heartbeats to its two neighbours in turn, the *watchers*, so that the traffic of a member does not grow
+//!    with the number of members.
 //! 2. **Doubt.** A watcher that hears nothing for [`gap_min`](DetectorOptions::gap_min), and for longer than
 //!    the arrivals so far explain ([`PhiAccrual`](crate::detect::PhiAccrual)), asks the other observers to
 //!    look. A doubt is no accusation: it costs some messages and nothing else.

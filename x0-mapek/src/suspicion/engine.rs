@@ -46,6 +46,8 @@ pub struct Detector {
     now: Duration,
     tick_at: Duration,
     heartbeat_at: Duration,
+    /// Which of the two neighbours the next heartbeat is for.
+    turn: usize,
     /// When this process ran again after its last pause, or its start.
     ran_at: Duration,
     /// The number of the last probe.
@@ -76,6 +78,7 @@ impl Detector {
             now,
             tick_at: now + options.tick,
             heartbeat_at: now,
+            turn: 0,
             ran_at: now,
             number: 0,
             report: Report { instance, ..Report::default() },
@@ -329,8 +332,11 @@ impl Detector {
             self.woke_up();
         }
         if now >= self.heartbeat_at {
-            self.heartbeat_at = now.saturating_add(self.options.heartbeat);
-            self.send(self.watched(), &Message::Heartbeat);
+            self.heartbeat_at = now.saturating_add(self.options.heartbeat / 2);
+            // A single neighbour has every other turn.
+            let to = self.watched().into_iter().skip(self.turn).take(1).collect();
+            self.turn = 1 - self.turn;
+            self.send(to, &Message::Heartbeat);
         }
         self.watch();
         self.judge();

@@ -10,14 +10,15 @@ use crate::options::setters;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct DetectorOptions {
-    /// The time between two heartbeats. 200 ms unless set, 1 ms at least.
+    /// The time between two heartbeats to one neighbour. The two neighbours take turns, so that one of them
+    /// has heard a member half of this time ago at most. 600 ms unless set, 1 ms at least.
     pub heartbeat: Duration,
     /// The time between two timers of the detector, by which it measures its own lateness. 50 ms unless set,
     /// 1 ms at least.
     pub tick: Duration,
-    /// A silence of this length causes no doubt. 350 ms unless set.
+    /// A silence of this length causes no doubt. 650 ms unless set.
     pub gap_min: Duration,
-    /// A silence of this length causes a doubt whatever the arrivals before. 700 ms unless set.
+    /// A silence of this length causes a doubt whatever the arrivals before. 800 ms unless set.
     pub gap_max: Duration,
     /// The time in which a member answers a probe. 400 ms unless set.
     pub answer_within: Duration,
@@ -55,10 +56,10 @@ impl DetectorOptions {
 impl Default for DetectorOptions {
     fn default() -> DetectorOptions {
         DetectorOptions {
-            heartbeat: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(600),
             tick: Duration::from_millis(50),
-            gap_min: Duration::from_millis(350),
-            gap_max: Duration::from_millis(700),
+            gap_min: Duration::from_millis(650),
+            gap_max: Duration::from_millis(800),
             answer_within: Duration::from_millis(400),
             start_grace: Duration::from_secs(3),
             arrivals: PhiAccrualOptions::new(),

@@ -75,6 +75,19 @@ fn two_of_five_that_die_at_once_are_both_known() {
     assert!(worst <= ms(3000), "median {median:?}, worst {worst:?}");
 }
 
+/// An agent of Serf in a group of five sends 267 bytes/s.
+#[test]
+fn five_calm_members_send_as_little_as_serf() {
+    let mut world = World::new(1, 5);
+    world.run_until(ms(5000));
+    let sent = |world: &World| world.processes.values().map(|process| process.sent_bytes).sum::<usize>();
+    let before = sent(&world);
+    world.run_until(ms(65_000));
+    let each = (sent(&world) - before) / 60 / 5;
+    println!("five members: {each} bytes/s per member in a calm group");
+    assert!(each <= 267, "{each}");
+}
+
 #[test]
 fn a_hundred_members_send_little_and_know_soon() {
     let mut times = Vec::new();
