@@ -223,7 +223,7 @@ fn no_acknowledged_write_is_lost_with_a_majority_of_intact_folders() {
     assert!(total.disks_rolled_back > 0 && total.majorities_lost > 0, "{total}");
 }
 
-/// What companions did.
+/// The deeds of companions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
     written: u64,

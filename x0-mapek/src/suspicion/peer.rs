@@ -1,4 +1,4 @@
-//! What a detector knows of one other member.
+//! The state of one other member, as a detector knows it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::message::Report;
 use super::options::DetectorOptions;
 use crate::detect::{Condition, PhiAccrual};
 
-/// What a detector knows of one other member.
+/// The state of one other member.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// When its last message came, or when it became a member.

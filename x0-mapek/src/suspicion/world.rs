@@ -37,7 +37,7 @@ impl Random {
     }
 }
 
-/// What a process is doing.
+/// The state of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Runs,

@@ -26,7 +26,7 @@ const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 /// node that has not reached a majority for longer must not act on another one.
 pub(super) const CUT_OFF_MAX: Duration = Duration::from_secs(5);
 
-/// What the healers of a history did.
+/// The deeds of the healers in a history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Deeds {
     /// Actions that were given out, by kind.

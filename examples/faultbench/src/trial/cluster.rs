@@ -197,7 +197,7 @@ impl Cluster {
         }
     }
 
-    /// What a command about the records of a node prints as JSON; `None` without records.
+    /// The JSON output of a command about the records of a node; `None` without records.
     fn heal(&self, place: Place, what: &str) -> Result<Option<String>> {
         if !self.machines[place].data().join("heal").exists() {
             return Ok(None);
@@ -209,7 +209,7 @@ impl Cluster {
     }
 }
 
-/// What `x0-node heal check --json` prints.
+/// The output of `x0-node heal check --json`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Checked {
     pub(crate) records: u64,

@@ -223,11 +223,11 @@ fn local(args: &HealArgs, path: &Path) -> Result<String> {
     })
 }
 
-/// What [`check`] found, as JSON.
+/// The result of [`check`], as JSON.
 #[derive(Debug, Serialize)]
 struct Checked {
     records: usize,
-    /// What does not follow, a line for each record.
+    /// A line for each record with a number that does not follow.
     wrong: Vec<String>,
 }
 

@@ -22,7 +22,7 @@ const SERVICE: &str = "x0-node/suspicion";
 /// The time between two looks at the membership.
 const MEMBERS_EVERY: Duration = Duration::from_secs(1);
 
-/// What the detector knows, as of its last input.
+/// The judgement of the detector at its last input.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// The members that do not answer, and for how long that has been known.
@@ -57,7 +57,7 @@ impl Suspicion {
         Ok(known)
     }
 
-    /// What is known now.
+    /// The judgement now.
     pub(super) fn known(&self) -> Known {
         self.lock().clone()
     }
