@@ -1,9 +1,7 @@
 //! What the adapters have in common: the last readings of their subjects, and candidates from evidence.
 
-#[cfg(any(feature = "mesh", feature = "ebpf", feature = "identity"))]
 mod readings;
 
-#[cfg(any(feature = "mesh", feature = "ebpf", feature = "identity"))]
 pub(crate) use self::readings::Readings;
 use crate::{Candidate, Diagnosis, Evidence};
 

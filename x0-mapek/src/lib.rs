@@ -40,8 +40,8 @@
 //! record.
 //!
 //! # Limitations
-//! Not built yet: shedding of load, and a restart of the own process by a
-//! supervisor.
+//! Not built yet: a restart of the own process as an action of a loop. The supervisor of x0-node restarts a
+//! process that crashes or hangs.
 //!
 //! # Glossary
 //!

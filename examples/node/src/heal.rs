@@ -12,6 +12,7 @@ mod beside;
 pub(crate) mod commands;
 pub(crate) mod config;
 mod control;
+mod load;
 mod pause;
 mod peers;
 mod records;
@@ -39,6 +40,7 @@ use self::control::{
     ActionRow, Answer, Ask, CandidateRow, ReadingRow, Request, Status, SuspectRow, Unhealthy, WhyNot,
     seconds_to,
 };
+use self::load::Load;
 use self::pause::Paused;
 use self::peers::Peers;
 use self::records::Records;
@@ -49,6 +51,9 @@ use crate::log::Log;
 
 /// The time in which another voter says whether it reaches a voter that seems to be dead.
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
+
+/// The queue of the node, as `heal status` names it.
+const QUEUE: &str = "own queue";
 
 /// The end of an action that takes time: its number and its result.
 type Ended = (u64, Result<(), String>);
@@ -67,6 +72,8 @@ struct Active {
     suspicion: Suspicion,
     /// The healers of the connections and of the identity.
     beside: Beside,
+    /// The healer of the queue of the node.
+    load: Load,
     /// The records so far, of all loops.
     numbered: u64,
     begun: Instant,
@@ -94,6 +101,7 @@ impl Healer {
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
         let mut healer = kv::Healer::new(config.node, &options);
         let mut beside = Beside::new(config, options.mode, parts);
+        let mut load = Load::new(options.mode);
         let folder = config.data_dir.join("heal");
         let paused = pause::read(&folder).unwrap_or_else(|error| {
             log.event("heal-pause-unreadable", format!("folder={} why={error}", folder.display()));
@@ -105,6 +113,7 @@ impl Healer {
             let until = paused.rest(SystemTime::now());
             let _ = healer.handle(Duration::ZERO, Input::Command(Command::Pause { until }));
             beside.command(Duration::ZERO, config.node, &Command::Pause { until });
+            load.command(Duration::ZERO, config.node, &Command::Pause { until });
             log.event("heal-paused", paused);
         }
         let records = Records::start(&folder, log)
@@ -118,6 +127,7 @@ impl Healer {
             peers: Peers::start(mux)?,
             suspicion,
             beside,
+            load,
             numbered: 0,
             begun: Instant::now(),
             ticks,
@@ -170,7 +180,9 @@ impl Active {
         while let Some(output) = self.healer.poll_output() {
             self.carry_out(now, node, output);
         }
-        for record in self.beside.work(now, &expected(node)) {
+        let mut records = self.beside.work(now, &expected(node));
+        records.extend(self.load.work(now, node));
+        for record in records {
             self.keep(record);
         }
     }
@@ -266,6 +278,7 @@ impl Active {
         };
         let own = self.healer.engine().knowledge().node();
         self.beside.command(now, own, &command);
+        self.load.command(now, own, &command);
         let command = match command {
             Command::Acknowledge { subject } => Command::Acknowledge { subject: Member(subject) },
             Command::Pause { until } => Command::Pause { until },
@@ -307,6 +320,11 @@ impl Active {
         status.escalated.extend(self.beside.escalated(now));
         let rows = self.beside.unhealthy(now).into_iter();
         status.unhealthy.extend(rows.map(|(node, evidence)| Unhealthy { node, readings: rows_of(evidence) }));
+        let evidence = self.load.evidence(now);
+        if !evidence.is_empty() {
+            status.unhealthy.push(Unhealthy { node: QUEUE.into(), readings: rows_of(evidence) });
+        }
+        status.escalated.extend(self.load.is_escalated(now).then(|| QUEUE.to_owned()));
         status
     }
 }

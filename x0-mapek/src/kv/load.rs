@@ -1,0 +1,506 @@
+//! A ready healer for a node that cannot serve all that the others ask of it: it sheds load.
+//!
+//! Operations of other nodes and of clients wait at a node, up to its [`RequestLimits`]. When the queue is full
+//! for a while, everything in it is old: callers have given up, and ask again. A shorter queue refuses more at
+//! once, and answers what it takes in time.
+//!
+//! | action | on what | effect |
+//! |---|---|---|
+//! | [`Act::ShedLoad`] | [`QUEUE_SHARE`] of 0.9 or more | half of the limits; an eighth of the usual ones at least |
+//! | [`Act::RestoreLoad`] | [`CALM`] of [`HealerOptions::calm`] or more | twice the limits, up to the usual ones |
+//!
+//! The usual limits are those that the node had first, and those that an operator sets later. An action of
+//! this healer concerns its own node alone. [`Act::ShedLoad`] is taken back when it made things worse.
+//!
+//! # Use
+//! The healer is a [`Loop`]. Its driver passes a [`sample`] every [`SAMPLE_EVERY`] and carries out the actions:
+//!
+//! ```
+//! use std::time::Duration;
+//! use x0_kv::coordinator::RequestLimits;
+//! use x0_mapek::Mode;
+//! use x0_mapek::kv::load::{HealerOptions, SAMPLE_EVERY, sample};
+//!
+//! let mut healer = HealerOptions::new().mode(Mode::Active).healer();
+//! let mut limits = RequestLimits::new(1000, 100)?;
+//! for step in 0..60 {
+//!     let now = SAMPLE_EVERY * step;
+//!     // In a program: `waiting` of the status of the node.
+//!     sample(&mut healer, now, limits.requests_max() as u64, limits)?;
+//!     // In a program: `Node::set_request_limits`.
+//!     let carry_out = |act: &x0_mapek::kv::load::Act| {
+//!         limits = act.limits();
+//!         Ok(())
+//!     };
+//!     for record in healer.drain(now, carry_out)? {
+//!         println!("{}", record.explain());
+//!     }
+//! }
+//! assert!(limits.requests_max() <= 500);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use x0_kv::coordinator::RequestLimits;
+
+use crate::adapter::{Readings, candidate};
+use crate::detect::ReadingError;
+use crate::options::setters;
+use crate::{
+    Action, Disruption, Evidence, Expectation, HandleError, Input, Knowledge, Loop, LoopOptions, Mode, Plan,
+    Policy, Reading,
+};
+
+/// Signal: how many operations of other nodes wait, as a share of the present limit.
+pub const QUEUE_SHARE: &str = "queue_share";
+/// Signal: how many operations of other nodes wait.
+pub const QUEUE: &str = "queue_operations";
+/// Signal: for how long, in seconds, at most a quarter of the limit has been in use.
+pub const CALM: &str = "calm_seconds";
+/// The time between two samples.
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+
+/// The signals, each with the largest value that is a measurement.
+const SIGNALS: [(&str, f64); 3] = [(QUEUE_SHARE, 1e9), (QUEUE, 1e12), (CALM, 3.2e9)];
+/// A queue is full from this share on, and idle below that one.
+const FULL: f64 = 0.9;
+const IDLE: f64 = 0.25;
+/// The smallest limit, as a divisor of the usual one.
+const SMALLEST: usize = 8;
+/// A reading of this age says nothing.
+const STALE: Duration = Duration::from_secs(5);
+
+/// The queue of the node as the subject of the loop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Queue;
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("own queue")
+    }
+}
+
+/// The knowledge of a healer: the queue of its node, and the limits.
+#[derive(Debug)]
+pub struct View {
+    calm: Duration,
+    /// The usual limits, and the present ones.
+    limits: Option<(RequestLimits, RequestLimits)>,
+    /// The limits before and after the last action.
+    last: Option<(RequestLimits, RequestLimits)>,
+    /// Since when little has waited.
+    idle_since: Option<Duration>,
+    readings: Readings<Queue>,
+}
+
+impl View {
+    fn new(calm: Duration) -> View {
+        View { calm, limits: None, last: None, idle_since: None, readings: Readings::new() }
+    }
+
+    fn beyond(&self, now: Duration, signal: &'static str, threshold: f64) -> Option<Evidence> {
+        self.readings.beyond(now, &Queue, signal, threshold, STALE)
+    }
+
+    /// The readings that make the node overloaded; empty if it is not.
+    #[must_use]
+    pub fn evidence(&self, now: Duration) -> Vec<Evidence> {
+        self.beyond(now, QUEUE_SHARE, FULL).into_iter().collect()
+    }
+
+    /// The action that is due now, its cause and the reading.
+    fn due(&self, now: Duration) -> Option<(Act, &'static str, Evidence)> {
+        let (usual, from) = self.limits?;
+        if let Some(full) = self.beyond(now, QUEUE_SHARE, FULL) {
+            let to = scaled(usual, (from.requests_max() / 2).max(usual.requests_max() / SMALLEST).max(1))?;
+            // Already as low as it goes: more would serve nobody.
+            return (to.requests_max() < from.requests_max()).then_some((
+                Act::ShedLoad { from, to },
+                "overload",
+                full,
+            ));
+        }
+        let calm = self.beyond(now, CALM, self.calm.as_secs_f64())?;
+        let to = scaled(usual, from.requests_max().saturating_mul(2).min(usual.requests_max()))?;
+        (from != usual).then_some((Act::RestoreLoad { from, to }, "calm", calm))
+    }
+}
+
+/// The usual limits with another sum: the share of one peer falls with it.
+fn scaled(usual: RequestLimits, requests_max: usize) -> Option<RequestLimits> {
+    if requests_max >= usual.requests_max() {
+        return Some(usual);
+    }
+    let share = usual.requests_per_peer_max().saturating_mul(requests_max) / usual.requests_max();
+    RequestLimits::new(requests_max, share.max(1)).ok()
+}
+
+/// Passes the number of operations that wait at the node, and the limits that hold.
+///
+/// # Errors
+/// See [`HandleError`]: when the time runs backwards. Nothing has changed.
+pub fn sample(
+    healer: &mut Loop<View, Act>,
+    now: Duration,
+    waiting: u64,
+    limits: RequestLimits,
+) -> Result<(), HandleError> {
+    let last = healer.in_flight().last().map(|(_, act)| (act.from(), act.limits()));
+    let view = healer.knowledge_mut();
+    view.last = last.or(view.last);
+    // The limits after the last action of this healer, or those before it, to which it was taken back.
+    let is_own = view.last.is_some_and(|(from, to)| [from, to].contains(&limits));
+    view.limits = Some(match view.limits {
+        Some((usual, before)) if is_own || before == limits => (usual, limits),
+        // The first, or those of an operator.
+        _ => (limits, limits),
+    });
+    let share = waiting as f64 / limits.requests_max() as f64;
+    view.idle_since = (share < IDLE).then(|| view.idle_since.unwrap_or(now));
+    let calm = view.idle_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+    for (signal, value) in [(QUEUE_SHARE, share), (QUEUE, waiting as f64), (CALM, calm.as_secs_f64())] {
+        healer.handle(now, Input::Reading(Reading { subject: Queue, signal, value }))?;
+    }
+    Ok(())
+}
+
+impl Knowledge for View {
+    type Subject = Queue;
+
+    fn observe(&mut self, now: Duration, reading: &Reading<Queue>) -> Result<(), ReadingError> {
+        self.readings.take(now, reading, &SIGNALS)
+    }
+
+    fn subject_count(&self) -> usize {
+        1
+    }
+
+    fn unhealthy(&self, now: Duration, each: &mut dyn FnMut(&Queue)) {
+        if self.beyond(now, QUEUE_SHARE, FULL).is_some() {
+            each(&Queue);
+        }
+    }
+}
+
+/// The actions of a healer. The set is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Act {
+    /// `shed-load`: fewer operations of other nodes may wait.
+    ShedLoad {
+        /// The limits before.
+        from: RequestLimits,
+        /// The limits after.
+        to: RequestLimits,
+    },
+    /// `restore-load`: more of them may wait again.
+    RestoreLoad {
+        /// The limits before.
+        from: RequestLimits,
+        /// The limits after.
+        to: RequestLimits,
+    },
+}
+
+impl Act {
+    /// The limits to set.
+    #[must_use]
+    pub fn limits(&self) -> RequestLimits {
+        let (Act::ShedLoad { to, .. } | Act::RestoreLoad { to, .. }) = *self;
+        to
+    }
+
+    fn from(&self) -> RequestLimits {
+        let (Act::ShedLoad { from, .. } | Act::RestoreLoad { from, .. }) = *self;
+        from
+    }
+}
+
+impl Action<View> for Act {
+    fn kind(&self) -> &'static str {
+        match self {
+            Act::ShedLoad { .. } => "shed-load",
+            Act::RestoreLoad { .. } => "restore-load",
+        }
+    }
+
+    fn subject(&self) -> &Queue {
+        &Queue
+    }
+
+    fn disruption(&self) -> Disruption {
+        match self {
+            Act::ShedLoad { .. } => Disruption::Brief,
+            Act::RestoreLoad { .. } => Disruption::None,
+        }
+    }
+
+    fn accuses_other(&self) -> bool {
+        false
+    }
+
+    fn precondition(&self, view: &View) -> Result<(), Cow<'static, str>> {
+        match view.limits {
+            Some((_, now)) if now == self.from() => Ok(()),
+            _ => Err("the limits are others by now".into()),
+        }
+    }
+
+    /// The operations that wait, or the gap of the limit below the usual one.
+    fn badness(&self, view: &View) -> Option<f64> {
+        match self {
+            Act::ShedLoad { .. } => view.readings.value(&Queue, QUEUE),
+            Act::RestoreLoad { .. } => {
+                let (usual, now) = view.limits?;
+                Some(usual.requests_max().saturating_sub(now.requests_max()) as f64)
+            }
+        }
+    }
+
+    fn expectation(&self) -> Expectation {
+        let improvement = match self {
+            Act::ShedLoad { .. } => 0.25,
+            // From an eighth to a quarter, the gap falls from seven eighths to six.
+            Act::RestoreLoad { .. } => 0.1,
+        };
+        Expectation { within: Duration::from_secs(3), improvement }
+    }
+
+    fn undo(&self) -> Option<Act> {
+        match *self {
+            Act::ShedLoad { from, to } => Some(Act::RestoreLoad { from: to, to: from }),
+            Act::RestoreLoad { .. } => None,
+        }
+    }
+}
+
+/// Sheds load while the queue is full, and takes it back when little waits.
+#[derive(Debug)]
+struct Shed;
+
+impl Policy<View, Act> for Shed {
+    fn name(&self) -> &'static str {
+        "shed-load"
+    }
+
+    fn decide(&mut self, now: Duration, view: &View, plan: &mut Plan<Act>) {
+        if let Some((act, cause, evidence)) = view.due(now) {
+            plan.propose(candidate(act, cause, "burst", vec![evidence]));
+        }
+    }
+}
+
+/// Settings of a healer that sheds load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HealerOptions {
+    /// Whether it acts. [`Mode::DryRun`] unless set: everything is recorded, nothing is done.
+    pub mode: Mode,
+    /// The time after the first input in which nothing is done. 10 s unless set.
+    pub grace: Duration,
+    /// How long a queue must be full before load is shed. 2 s unless set.
+    pub stability: Duration,
+    /// How long a queue must be almost empty before the limits rise again. 10 s unless set, 1 s at least.
+    pub calm: Duration,
+    /// The pause between two actions; it doubles while they do not help. 5 s unless set.
+    pub back_off: Duration,
+}
+
+impl Default for HealerOptions {
+    fn default() -> HealerOptions {
+        HealerOptions {
+            mode: Mode::DryRun,
+            grace: Duration::from_secs(10),
+            stability: Duration::from_secs(2),
+            calm: Duration::from_secs(10),
+            back_off: Duration::from_secs(5),
+        }
+    }
+}
+
+impl HealerOptions {
+    /// The usual settings.
+    #[must_use]
+    pub fn new() -> HealerOptions {
+        HealerOptions::default()
+    }
+
+    setters! {
+        HealerOptions:
+        mode: Mode,
+        grace: Duration,
+        stability: Duration,
+        calm: Duration,
+        back_off: Duration,
+    }
+
+    /// A healer that knows nothing yet.
+    #[must_use]
+    pub fn healer(&self) -> Loop<View, Act> {
+        let options = LoopOptions::new()
+            .mode(self.mode)
+            .period(SAMPLE_EVERY)
+            .grace(self.grace)
+            .stability(self.stability)
+            .back_off(self.back_off)
+            .storm(1.0);
+        Loop::new(View::new(self.calm.max(Duration::from_secs(1))), Box::new(Shed), options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Record;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits(all: usize, one: usize) -> RequestLimits {
+        RequestLimits::new(all, one).unwrap()
+    }
+
+    struct Played {
+        healer: Loop<View, Act>,
+        limits: RequestLimits,
+        step: u32,
+        acts: Vec<(&'static str, usize)>,
+        records: Vec<Record>,
+    }
+
+    impl Played {
+        fn new(mode: Mode) -> Played {
+            let healer = HealerOptions::new().mode(mode).healer();
+            Played { healer, limits: limits(800, 80), step: 0, acts: Vec::new(), records: Vec::new() }
+        }
+
+        /// Plays seconds; `waiting` is given the time in seconds and the limit.
+        fn run(&mut self, seconds: u32, waiting: impl Fn(f64, u64) -> u64) {
+            for _ in 0..seconds * 2 {
+                let now = SAMPLE_EVERY * self.step;
+                self.step += 1;
+                let waits = waiting(now.as_secs_f64(), self.limits.requests_max() as u64);
+                sample(&mut self.healer, now, waits, self.limits).unwrap();
+                let (present, acts) = (&mut self.limits, &mut self.acts);
+                let records = self.healer.drain(now, |act| {
+                    *present = act.limits();
+                    acts.push((act.kind(), present.requests_max()));
+                    Ok(())
+                });
+                self.records.extend(records.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_made_shorter_and_restored_after_a_calm() {
+        let mut played = Played::new(Mode::Active);
+        played.run(20, |_, _| 100);
+        assert_eq!((played.acts.len(), played.records.len()), (0, 0));
+        played.run(60, |_, limit| limit);
+        assert_eq!(played.acts, [("shed-load", 400), ("shed-load", 200), ("shed-load", 100)]);
+        assert_eq!(played.limits, limits(100, 10));
+        played.acts.clear();
+        // A quarter in use is no calm.
+        played.run(30, |_, limit| limit / 3);
+        assert_eq!(played.acts, []);
+        played.run(60, |_, _| 5);
+        assert_eq!(played.acts, [("restore-load", 200), ("restore-load", 400), ("restore-load", 800)]);
+        assert_eq!(played.limits, limits(800, 80));
+        played.run(60, |_, _| 5);
+        assert_eq!(played.acts.len(), 3);
+        for record in &played.records {
+            record.recompute().unwrap();
+            assert!(!matches!(record.event.name(), "escalated" | "worse"), "{}", record.explain());
+        }
+        assert!(played.records.iter().filter(|record| record.event.name() == "improved").count() >= 6);
+    }
+
+    #[test]
+    fn a_burst_and_a_dry_run_change_nothing() {
+        let mut played = Played::new(Mode::Active);
+        played.run(60, |at, limit| if at % 4.0 < 1.5 { limit } else { 0 });
+        assert_eq!(played.acts, []);
+        let mut played = Played::new(Mode::DryRun);
+        played.run(60, |_, limit| limit);
+        assert_eq!(played.acts, []);
+        assert!(played.records.iter().any(|record| record.event.name() == "would-execute"));
+    }
+
+    #[test]
+    fn what_made_it_worse_is_taken_back() {
+        let mut played = Played::new(Mode::Active);
+        // The shorter the queue, the more waits: callers that are refused ask again at once.
+        played.run(14, |_, limit| if limit == 800 { 800 } else { 2000 });
+        assert_eq!(played.acts, [("shed-load", 400), ("restore-load", 800)]);
+        assert!(played.records.iter().any(|record| record.event.name() == "worse"));
+        played.run(1, |_, _| 0);
+        assert_eq!(played.healer.knowledge().limits, Some((limits(800, 80), limits(800, 80))));
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_the_usual_limit() {
+        let mut played = Played::new(Mode::Active);
+        played.run(19, |_, limit| if limit == 200 { 900 } else { limit });
+        assert_eq!(played.acts, [("shed-load", 400), ("shed-load", 200), ("restore-load", 400)]);
+        played.run(60, |_, _| 0);
+        assert_eq!(played.limits, limits(800, 80));
+    }
+
+    #[test]
+    fn the_limits_of_an_operator_are_the_usual_ones() {
+        let mut played = Played::new(Mode::Active);
+        played.run(14, |_, limit| limit);
+        assert_eq!(played.limits, limits(400, 40));
+        played.run(10, |_, _| 0);
+        played.limits = limits(600, 600);
+        played.run(60, |_, _| 0);
+        assert_eq!(played.limits, limits(600, 600));
+        played.acts.clear();
+        played.run(60, |_, limit| limit);
+        assert_eq!(played.acts.last(), Some(&("shed-load", 75)));
+        assert_eq!(played.limits, limits(75, 75));
+    }
+
+    #[test]
+    fn small_limits_stay_above_zero_and_absurd_readings_are_refused() {
+        assert_eq!(scaled(limits(3, 1), 1), Some(limits(1, 1)));
+        let mut played = Played::new(Mode::Active);
+        played.limits = limits(2, 1);
+        played.run(120, |_, limit| limit);
+        assert_eq!(played.limits, limits(1, 1));
+        let mut view = View::new(SECOND);
+        for (signal, value) in [(QUEUE_SHARE, f64::NAN), (QUEUE, -1.0), (CALM, f64::INFINITY), ("other", 1.0)]
+        {
+            let before = format!("{view:?}");
+            assert!(view.observe(SECOND, &Reading { subject: Queue, signal, value }).is_err());
+            assert_eq!(format!("{view:?}"), before);
+        }
+        assert_eq!(view.due(SECOND), None);
+    }
+
+    #[cfg(feature = "conformance")]
+    #[test]
+    fn the_policy_keeps_the_contract() {
+        use crate::conformance::{Situation, check};
+        let view = || {
+            let mut view = View::new(10 * SECOND);
+            view.limits = Some((limits(800, 80), limits(400, 40)));
+            view
+        };
+        let situation = |signal, value, is_healed| Situation {
+            readings: vec![(SECOND, Reading { subject: Queue, signal, value })],
+            stale_after: STALE,
+            is_healed,
+        };
+        let situations = [
+            situation(QUEUE_SHARE, 0.5, false),
+            situation(QUEUE_SHARE, 1.0, true),
+            situation(CALM, 5.0, false),
+            situation(CALM, 60.0, true),
+        ];
+        check(view, || Shed, &situations).unwrap();
+    }
+}
