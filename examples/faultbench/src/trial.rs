@@ -115,8 +115,15 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Outcome::path(&options.out, &fault, &system, trial.seed).exists()
     };
     let open: Vec<&Trial> = trials.iter().filter(|trial| !is_done(trial)).collect();
-    println!("{} trials, {} of them are done", trials.len(), trials.len() - open.len());
     let total: Duration = open.iter().map(|trial| trial.takes()).sum();
+    let minutes = total.as_secs().div_ceil(60);
+    println!(
+        "{} trials, {} of them are done; the others take about {}:{:02} h",
+        trials.len(),
+        trials.len() - open.len(),
+        minutes / 60,
+        minutes % 60
+    );
     let bar = ProgressBar::new(total.as_secs());
     bar.set_style(ProgressStyle::with_template("{bar:24} {elapsed_precise}, {msg}")?);
     let (mut is_good, mut done) = (true, Duration::ZERO);
