@@ -3,6 +3,7 @@
 //!
 //! Each node has a network namespace of its own. Members know when the line of their log arrives here.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,8 @@ struct Group {
     arena: Arena,
     processes: Vec<Child>,
     news: Receiver<News>,
+    /// Members that another one held for down although they ran, so often.
+    false_alarms: u64,
     _folder: tempfile::TempDir,
 }
 
@@ -100,7 +103,7 @@ impl Group {
         let folder = tempfile::Builder::new().prefix("x0-faultbench-").tempdir()?;
         let layout = Layout::create(node, &folder.path().join("cluster"), &arena, NODES)?;
         let (sender, news) = channel();
-        let mut group = Group { arena, processes: Vec::new(), news, _folder: folder };
+        let mut group = Group { arena, processes: Vec::new(), news, false_alarms: 0, _folder: folder };
         for place in 0..NODES {
             let mut command = match system {
                 System::X0 => {
@@ -120,18 +123,23 @@ impl Group {
             follow(system, place + 1, output, sender.clone())?;
             group.processes.push(process);
         }
-        let mut missing = NODES * (NODES - 1);
+        let mut known = BTreeSet::new();
         let until = Instant::now() + START_LIMIT;
-        while missing > 0 {
+        while known.len() < NODES * (NODES - 1) {
             match group.news.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                // Serf's agents notice themselves, too.
-                Ok((_, by, true, of)) if by != of => missing -= 1,
+                // Serf's agents notice themselves, too, and a connection may be made twice.
+                Ok((_, by, true, of)) if by != of => {
+                    known.insert((by, of));
+                }
                 Ok(_) => {}
-                Err(_) => bail!("{missing} members are not known to another one after {START_LIMIT:?}"),
+                Err(_) => {
+                    let missing = NODES * (NODES - 1) - known.len();
+                    bail!("{missing} members are not known to another one after {START_LIMIT:?}")
+                }
             }
         }
         std::thread::sleep(SETTLE);
-        while group.news.try_recv().is_ok() {}
+        group.note_false_alarms();
         Ok(group)
     }
 
@@ -145,13 +153,19 @@ impl Group {
         Ok(sent)
     }
 
+    /// Counts what has come in a group in which all run.
+    fn note_false_alarms(&mut self) {
+        self.false_alarms += self.news.try_iter().filter(|(.., is_up, _)| !is_up).count() as u64;
+    }
+
     /// The time from a signal to a member until all others know. `None` if one never does.
     fn notice(&mut self, victim: usize, signal: Signal) -> Result<Option<Duration>> {
         let pid = i32::try_from(self.processes[victim].id())?;
+        self.note_false_alarms();
         let begun = Instant::now();
         kill(Pid::from_raw(pid), signal).context("cannot signal a process")?;
         let until = begun + NOTICE_LIMIT;
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         while known.len() < NODES - 1 {
             match self.news.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok((at, by, false, of)) if of == victim + 1 && by != of => {
@@ -160,6 +174,7 @@ impl Group {
                         return Ok(Some(at.saturating_duration_since(begun)));
                     }
                 }
+                Ok((_, by, false, of)) if of != victim + 1 && by != victim + 1 => self.false_alarms += 1,
                 Ok(_) => {}
                 Err(_) => return Ok(None),
             }
@@ -221,6 +236,8 @@ struct Seen {
     hangs: Vec<Option<Duration>>,
     /// Bytes a second that a node sends in a calm group.
     calm: f64,
+    /// Members that another one held for down although they ran.
+    false_alarms: u64,
 }
 
 /// A row of x0-bench (`examples/bench/src/row.rs`).
@@ -251,11 +268,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         let of = measure(system, &node, options)?;
         println!(
-            "{:8} kill {}; hang {}; {:.0} bytes/s sent by a node of a calm group",
+            "{:8} kill {}; hang {}; {:.0} bytes/s sent by a node of a calm group; {} false alarms",
             system.name(),
             text(&of.kills),
             text(&of.hangs),
-            of.calm
+            of.calm,
+            of.false_alarms
         );
         seen.push(of);
     }
@@ -283,6 +301,7 @@ fn measure(system: System, node: &Path, options: &Options) -> Result<Seen> {
             }
             let victim = usize::try_from(round)? % NODES;
             let noticed = group.notice(victim, signal)?;
+            seen.false_alarms += group.false_alarms;
             match signal {
                 Signal::SIGKILL => seen.kills.push(noticed),
                 _ => seen.hangs.push(noticed),
@@ -312,10 +331,12 @@ fn rows(x0: &Seen, serf: &Seen) -> Vec<Row> {
         Row { area: "mapek", case, metric, unit, x0, peer, peer_name: "serf", ratio }
     };
     let middle = |times: &[Option<Duration>]| median(milliseconds(times));
+    let count = |of: &Seen| Some(of.false_alarms as f64);
     vec![
         row("kill of one of five", "time until all know", "ms", middle(&x0.kills), middle(&serf.kills)),
         row("hang of one of five", "time until all know", "ms", middle(&x0.hangs), middle(&serf.hangs)),
         row("calm group of five", "bytes sent by a node", "B/s", Some(x0.calm), Some(serf.calm)),
+        row("all rounds", "false alarms", "alarms", count(x0), count(serf)),
     ]
 }
 
@@ -346,8 +367,9 @@ mod tests {
     fn a_member_that_is_never_noticed_is_counted() {
         let times = [Some(Duration::from_millis(10)), None, Some(Duration::from_millis(30))];
         assert!(text(&times).ends_with("longest 30 ms, never in 1 of 3"), "{}", text(&times));
-        let of = |calm| Seen { kills: times.to_vec(), hangs: vec![None], calm };
+        let of = |calm| Seen { kills: times.to_vec(), hangs: vec![None], calm, false_alarms: 2 };
         let rows = rows(&of(100.0), &of(200.0));
-        assert_eq!((rows[2].ratio, rows[1].x0, rows.len()), (Some(2.0), None, 3));
+        assert_eq!((rows[2].ratio, rows[1].x0, rows.len()), (Some(2.0), None, 4));
+        assert_eq!((rows[3].x0, rows[3].peer), (Some(2.0), Some(2.0)));
     }
 }
