@@ -141,7 +141,7 @@ fn scaled(usual: RequestLimits, requests_max: usize) -> Option<RequestLimits> {
 /// Passes the number of operations that wait at the node, and the limits that hold.
 ///
 /// # Errors
-/// See [`HandleError`]: when the time runs backwards. Nothing has changed.
+/// See [`HandleError`]: when the time runs backwards. No reading was taken.
 pub fn sample(
     healer: &mut Loop<View, Act>,
     now: Duration,
