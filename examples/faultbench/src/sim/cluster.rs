@@ -41,6 +41,8 @@ pub(super) struct Deeds {
 }
 
 type Shared = Arc<Mutex<Deeds>>;
+/// A question to the node, which the turns of its companion poll.
+type Asked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An hour of a faulted cluster whose nodes have healers.
 pub(super) fn hour(seed: u64, lasts: Duration) -> (Deeds, Result<Report, Box<Violation>>) {
@@ -74,7 +76,7 @@ struct Beside {
     healer: Healer,
     /// Messages to and from the healers of the other nodes.
     channel: Option<Channel>,
-    asked: Vec<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    asked: Vec<Asked<Answer>>,
     changes: Vec<Change>,
     deeds: Shared,
     started: Option<Duration>,
@@ -86,9 +88,9 @@ struct Change {
     /// Until when other voters may answer.
     limit: Duration,
     dead: Option<NodeId>,
-    asked: Vec<(Pin<Box<dyn Future<Output = Option<NodeStatus>> + Send>>, Option<NodeStatus>)>,
+    asked: Vec<(Asked<Option<NodeStatus>>, Option<NodeStatus>)>,
     request: Option<AdminRequest>,
-    ordered: Option<Pin<Box<dyn Future<Output = Result<(), String>> + Send>>>,
+    ordered: Option<Asked<Result<(), String>>>,
 }
 
 impl Change {
