@@ -12,8 +12,8 @@
 //! | [`Act::Promote`] | the leader | fewer voters than [`HealerOptions::voters`] | a claim, a learner that has caught up, a majority of the voters after it that is reached |
 //! | [`Act::Demote`] | the leader | more voters than that | a claim, a majority of the voters after it that is reached; of a dead voter also a majority that does not reach it |
 //!
-//! All guards of the [`Loop`] apply. A lost quorum is never forced back. [`load`] is a healer of its own, for a
-//! node that more is asked of than it can serve.
+//! All guards of the [`Loop`] apply. A lost quorum is never forced back. [`load`] is a healer of its own, for
+//! a node that more is asked of than it can serve.
 //!
 //! # Use
 //! [`Healer`] is a protocol engine. Its driver takes an [`Observation`] every [`SAMPLE`], and carries out

@@ -75,8 +75,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct HealArgs {
-    /// For `log`, `why` and `check` the node's configuration, which names the data folder; for the others that of a
-    /// client, or of an operator where they change something
+    /// For `log`, `why` and `check` the node's configuration, which names the data folder; for the others
+    /// that of a client, or of an operator where they change something
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Print JSON, one object on a line

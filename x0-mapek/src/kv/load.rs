@@ -1,8 +1,8 @@
 //! A ready healer for a node that cannot serve all that the others ask of it: it sheds load.
 //!
-//! Operations of other nodes and of clients wait at a node, up to its [`RequestLimits`]. When the queue is full
-//! for a while, everything in it is old: callers have given up, and ask again. A shorter queue refuses more at
-//! once, and answers what it takes in time.
+//! Operations of other nodes and of clients wait at a node, up to its [`RequestLimits`]. When the queue is
+//! full for a while, everything in it is old: callers have given up, and ask again. A shorter queue refuses
+//! more at once, and answers what it takes in time.
 //!
 //! | action | on what | effect |
 //! |---|---|---|
@@ -13,7 +13,8 @@
 //! this healer concerns its own node alone. [`Act::ShedLoad`] is taken back when it made things worse.
 //!
 //! # Use
-//! The healer is a [`Loop`]. Its driver passes a [`sample`] every [`SAMPLE_EVERY`] and carries out the actions:
+//! The healer is a [`Loop`]. Its driver passes a [`sample`] every [`SAMPLE_EVERY`] and carries out the
+//! actions:
 //!
 //! ```
 //! use std::time::Duration;

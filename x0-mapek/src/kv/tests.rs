@@ -614,8 +614,8 @@ fn a_minority_takes_nothing_over() {
     assert_eq!(group.done.len(), 1);
 }
 
-/// A busy machine takes the processor from each follower for a moment, again and again. The leader once stayed
-/// for 21 s because of it: no follower was a witness in the two seconds after a late sample.
+/// A busy machine takes the processor from each follower for a moment, again and again. The leader once
+/// stayed for 21 s because of it: no follower was a witness in the two seconds after a late sample.
 #[test]
 fn followers_with_single_late_samples_are_witnesses() {
     for (every, late) in [(10, 1), (10, 2), (15, 2), (20, 3)] {

@@ -146,7 +146,8 @@ impl View {
         self.voters.map_or(0, |voters| self.place.voters.len().saturating_sub(voters))
     }
 
-    /// The change that is due because there are too few voters or too many: the action, its cause, and the numbers.
+    /// The change that is due because there are too few voters or too many: the action, its cause, and the
+    /// numbers.
     ///
     /// Of too many, a dead voter is demoted first, then one that is not reached, then the one with the
     /// largest number; never this node, which leads. Nodes with the same knowledge select alike. A spare goes
