@@ -114,9 +114,14 @@ impl World {
 
     /// The numbers that were used twice are reported: to the replicas that compared both contents, or to the
     /// writer, which learns of the first of them. One that no other replica had seen before is no number that
-    /// was used twice.
+    /// was used twice. Neither is a removal, or a value that was removed, a content that could be compared: a
+    /// write under such a number counts as removed.
     fn check_reports(&self, seed: u64) -> (usize, usize) {
-        let twice = self.events.iter().filter(|(dot, events)| events.len() > 1 && !self.lost.contains(dot));
+        let removed = self.removed();
+        let is_held = |event: &Event| event.value.is_some() && !removed.contains(event.key.as_slice());
+        let is_comparable = |events: &[Event]| events.len() > 1 && events.iter().all(is_held);
+        let twice =
+            self.events.iter().filter(|(dot, events)| is_comparable(events) && !self.lost.contains(dot));
         let (mut exactly, mut count) = (0, 0);
         for (dot, _) in twice {
             let is_reported = self.net.equivocating.iter().any(|other| other.replica == dot.replica);
@@ -127,19 +132,19 @@ impl World {
         (count, exactly)
     }
 
+    /// The keys that were removed.
+    fn removed(&self) -> BTreeSet<&[u8]> {
+        let removals = self.events.values().flatten().filter(|event| event.value.is_none());
+        removals.map(|event| event.key.as_slice()).collect()
+    }
+
     fn check(&self, seed: u64) {
         let map = self.net.map(0);
         let state = map.encode_state();
         for at in 1..self.replicas as usize {
             assert!(self.net.map(at).encode_state() == state, "seed {seed}: replica {at} differs");
         }
-        let removed: BTreeSet<&[u8]> = self
-            .events
-            .values()
-            .flatten()
-            .filter(|event| event.value.is_none())
-            .map(|event| event.key.as_slice())
-            .collect();
+        let removed = self.removed();
         for (dot, events) in &self.events {
             let [event] = events.as_slice() else { continue };
             let Some(value) = &event.value else { continue };
