@@ -141,11 +141,19 @@ fn a_node_relays_for_the_others_and_shows_the_mesh() {
     // Every series of the table that a node with links has.
     let table = include_str!("../../../x0-mesh/src/telemetry.rs");
     let names = table.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
-    let of_links =
-        ["x0_mesh_link_", "x0_mesh_path_", "x0_mesh_relayed_", "x0_mesh_route_", "x0_mesh_failovers_"];
+    let of_links = [
+        "x0_mesh_link_",
+        "x0_mesh_path_",
+        "x0_mesh_relayed_",
+        "x0_mesh_route_",
+        "x0_mesh_failovers_",
+        "x0_mesh_flood_too_long_",
+        "x0_mesh_forged_",
+        "x0_mesh_unanswered_",
+    ];
     let names: Vec<&str> =
         names.filter(|name| of_links.iter().any(|start| name.starts_with(start))).collect();
-    assert!(names.len() >= 14, "{names:?}");
+    assert!(names.len() >= 17, "{names:?}");
     // The quality of a link is known after some probes.
     loop {
         let text = metrics_of(metrics);

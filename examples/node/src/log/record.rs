@@ -87,7 +87,11 @@ fn known(event: &str) -> Option<(Level, &'static str)> {
         "revoked" | "issuance-refused" | "issuer-unreached" | "waiting-for-identity" => {
             (Level::Warning, "identity")
         }
-        "reload-failed" | "issuance-failed" | "federation-failed" => (Level::Error, "identity"),
+        "reload-failed"
+        | "issuance-failed"
+        | "federation-failed"
+        | "revocations-damaged"
+        | "revocations-unsaved" => (Level::Error, "identity"),
         "no-space" | "set-aside" => (Level::Error, "disk"),
         "space-available" => (Level::Info, "disk"),
         "scrub-completed" | "scrub-repaired" => (Level::Info, "scrub"),
