@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use x0_mapek::detect::{Cusum, CusumOptions, Ewma, Mad, PhiAccrual, PhiAccrualOptions};
+use x0_mapek::detect::{Cusum, CusumOptions, Ewma, Mad, PhiAccrual, PhiAccrualOptions, ReadingError};
+use x0_mapek::{Action, Disruption, Expectation, Input, Knowledge, Loop, LoopOptions, Plan, Policy, Reading};
 
 use crate::case::{Case, Metric};
 use crate::random::Random;
@@ -40,6 +41,9 @@ const SHIFTS: u32 = 1000;
 const DELAY: Metric = Metric { name: "mean delay", unit: "readings" };
 const ALARMS: Metric = Metric { name: "false alarms in 10^7 readings", unit: "alarms" };
 const TIME: Metric = Metric { name: "processor time of a reading", unit: "ns" };
+const LOOP_TIME: Metric = Metric { name: "processor time of a reading in a whole loop", unit: "ns" };
+/// The subjects of the loop whose cost is measured, each with one signal.
+const SUBJECTS: usize = 64;
 const SYSTEMS: [&str; 2] = ["x0-mapek, learned baseline", "textbook CUSUM, true baseline"];
 
 /// The limit of the mean delay, in readings.
@@ -196,9 +200,97 @@ fn cost(turns: u32, readings: u32) -> Case {
             let _ = black_box(phi.heartbeat(now));
         }
         case.add(TIME, 0, begun.elapsed().as_secs_f64() * 1e9 / f64::from(readings));
+        case.add(LOOP_TIME, 0, loop_cost(&values, readings));
     }
     let bytes = size_of::<Cusum>() + size_of::<Ewma>() + size_of::<PhiAccrual>() + size_of::<Mad>();
     case.aim("processor time of a reading", case.median(TIME, 0), 100.0, "ns");
+    case.aim("processor time of a reading in a whole loop", case.median(LOOP_TIME, 0), 100.0, "ns");
     case.aim("memory of a signal, an outlier test included", Some(bytes as f64), 2048.0, "B");
     case
+}
+
+/// The three detectors of each subject.
+struct Signals(Vec<(Cusum, Ewma, PhiAccrual, bool)>);
+
+impl Knowledge for Signals {
+    type Subject = usize;
+
+    fn observe(&mut self, now: Duration, reading: &Reading<usize>) -> Result<(), ReadingError> {
+        let (cusum, level, phi, is_suspect) = self.0.get_mut(reading.subject).ok_or(ReadingError::Unknown)?;
+        *is_suspect = cusum.observe(now, reading.value)?.is_suspect();
+        black_box(level.observe(now, reading.value)?);
+        black_box(phi.heartbeat(now)?);
+        Ok(())
+    }
+
+    fn subject_count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn unhealthy(&self, _: Duration, each: &mut dyn FnMut(&usize)) {
+        let suspects = self.0.iter().enumerate().filter(|(_, (.., is_suspect))| *is_suspect);
+        suspects.for_each(|(subject, _)| each(&subject));
+    }
+}
+
+/// No action: the signals are normal.
+#[derive(Debug, Clone)]
+enum Never {}
+
+impl Action<Signals> for Never {
+    fn kind(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn subject(&self) -> &usize {
+        match *self {}
+    }
+
+    fn disruption(&self) -> Disruption {
+        match *self {}
+    }
+
+    fn badness(&self, _: &Signals) -> Option<f64> {
+        match *self {}
+    }
+
+    fn expectation(&self) -> Expectation {
+        match *self {}
+    }
+}
+
+struct Watch;
+
+impl Policy<Signals, Never> for Watch {
+    fn name(&self) -> &'static str {
+        "watch"
+    }
+
+    fn decide(&mut self, now: Duration, signals: &Signals, _: &mut Plan<Never>) {
+        signals.unhealthy(now, &mut |subject| {
+            black_box(*subject);
+        });
+    }
+}
+
+/// The time of a reading of a loop with many subjects, each read every 100 ms, its rounds included.
+fn loop_cost(values: &[f64], readings: u32) -> f64 {
+    let signals = (0..SUBJECTS).map(|_| {
+        let phi = PhiAccrual::new(PhiAccrualOptions::new());
+        (Cusum::new(CusumOptions::new()), Ewma::new(Duration::from_secs(60)), phi, false)
+    });
+    let mut engine = Loop::new(Signals(signals.collect()), Box::new(Watch), LoopOptions::new());
+    let begun = Instant::now();
+    let mut now = Duration::ZERO;
+    for (number, value) in values.iter().cycle().take(readings as usize).enumerate() {
+        let subject = number % SUBJECTS;
+        if subject == 0 {
+            now += Duration::from_millis(100);
+        }
+        let reading = Reading { subject, signal: "signal", value: *value };
+        // The signal is finite and in order, so that this is no error.
+        let _ = black_box(engine.handle(now, Input::Reading(reading)));
+        while engine.poll_output().is_some() {}
+    }
+    begun.elapsed().as_secs_f64() * 1e9 / f64::from(readings)
 }
