@@ -171,8 +171,8 @@ pub(crate) fn framed<'a>(frames: impl IntoIterator<Item = (u8, &'a [u8])>, key: 
 /// 3. Send the datagrams: no event has left this machine that a crash can take back, and the replica goes on
 ///    under its old ID.
 ///
-/// A caller that calls `record` before 1 loses nothing, but writes such a state twice. A folder that was restored from a backup lacks events that have left the machine: open it with a fresh
-/// incarnation.
+/// A caller that calls `record` before 1 loses nothing, but writes such a state twice. A folder that was
+/// restored from a backup lacks events that have left the machine: open it with a fresh incarnation.
 ///
 /// # Files
 /// `journal-N` holds the frames of generation N, the first of them a snapshot; `journal.lock` keeps other

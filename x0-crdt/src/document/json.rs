@@ -104,8 +104,8 @@ impl Document {
 
     /// Writes what is in a JSON text to the path and below it: objects as maps, arrays as sets, all else as
     /// registers. Where there is a counter, an integer is added to as much as it lacks (at most an `i64`: a
-    /// sum that is farther away is not reached at once), and where there is a flag, `false` disables it. What [`to_json`](Self::to_json) shows already is not written, and nothing
-    /// but flags is removed.
+    /// sum that is farther away is not reached at once), and where there is a flag, `false` disables it. What
+    /// [`to_json`](Self::to_json) shows already is not written, and nothing but flags is removed.
     ///
     /// # Errors
     /// A text that is no JSON or is no document. Nothing of it is written then.

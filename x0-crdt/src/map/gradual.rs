@@ -603,7 +603,8 @@ mod tests {
 
     const KEY: HashKey = HashKey::new([7; 16]);
 
-    /// Another session collects a long history between the steps of a join: more tombstones than may be noted.
+    /// Another session collects a long history between the steps of a join: more tombstones than may be
+    /// noted.
     #[test]
     fn a_join_does_not_start_over_because_of_collected_tombstones() {
         let mut here = CausalMap::new(ReplicaId::new(1), KEY);

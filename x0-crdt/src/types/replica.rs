@@ -61,8 +61,8 @@ pub struct StateJoined {
 /// reconciliation of its values, one item per dot.
 ///
 /// A state of more than 4 MiB arrives by slices, each with the values of a range of events, in a stage beside
-/// the state. Nothing of it is visible before the last slice, [`save`](Self::save) holds what has arrived, and
-/// the transfer goes on where it was after a restart of either side.
+/// the state. Nothing of it is visible before the last slice, [`save`](Self::save) holds what has arrived,
+/// and the transfer goes on where it was after a restart of either side.
 ///
 /// A join costs a pass over the receiver's state; a delta costs a pass over the sender's.
 ///

@@ -65,8 +65,8 @@ pub(crate) enum HandleError {
         from: NodeId,
     },
     /// The sender has events of this replica that it has not written, or has written otherwise: its folder is
-    /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at most once in a lease; until
-    /// then it joins nothing of such a sender.
+    /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at most once in a lease;
+    /// until then it joins nothing of such a sender.
     #[error(
         "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation: check that no other process uses a copy of its folder"
     )]

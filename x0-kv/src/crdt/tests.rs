@@ -583,7 +583,7 @@ fn a_member_with_another_hash_key_is_named() {
 fn a_long_complete_map_is_a_snapshot_of_the_log() {
     let (disk, key) = (Disk::default(), HashKey::new([1; 16]));
     let (mut journal, mut map) = Journal::open(Box::new(disk.clone()), node(1), 9, key).unwrap();
-    let reopened = |map: &x0_crdt::CausalMap| {
+    let reopened = |map: &CausalMap| {
         let (journal, found) = Journal::open(Box::new(disk.clone()), node(1), 10, key).unwrap();
         assert_eq!((found.frontier(), found.replica()), (map.frontier(), map.replica()));
         (journal, disk.clone().recover().unwrap())

@@ -26,8 +26,8 @@ pub trait Folder: Send {
     /// renamed over its name, and sees what is appended to it.
     ///
     /// # Errors
-    /// The operating system's; [`Unsupported`](io::ErrorKind::Unsupported) by default, for folders whose files
-    /// are read by their owner only.
+    /// The operating system's; [`Unsupported`](io::ErrorKind::Unsupported) by default, for folders whose
+    /// files are read by their owner only.
     fn open(&mut self, name: &str) -> io::Result<Box<dyn OpenFile>> {
         let _ = name;
         Err(io::ErrorKind::Unsupported.into())

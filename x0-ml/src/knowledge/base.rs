@@ -56,9 +56,9 @@ pub enum ExactVectors {
     /// In the index: 4 bytes a dimension, 1.5 KiB for a chunk of MiniLM.
     #[default]
     Memory,
-    /// In the file of the embedding cache, which a search reads up to `4 * k` times. The answers are the same.
-    /// A search that meets a damaged record is an error, and the base embeds the chunk again with its next
-    /// step. Needs [`Folder::open`].
+    /// In the file of the embedding cache, which a search reads up to `4 * k` times. The answers are the
+    /// same. A search that meets a damaged record is an error, and the base embeds the chunk again with its
+    /// next step. Needs [`Folder::open`].
     Cache,
 }
 

@@ -26,9 +26,10 @@ const FAILURES_IN_A_ROW: u32 = 3;
 /// answer. One `List`, `Read`, `Chunk` or `Embed` waits for its answer or [`Input::Failed`] at a time, and a
 /// `Read` for [`Input::Late`] as well; a `Save` may wait beside it. An error of `handle` changes nothing.
 ///
-/// The call that returns a `Publish` puts a complete document in the place of its earlier revision. A driver whose queries run on other threads therefore takes a `Publish` and publishes under one lock: a
-/// query then sees the earlier revision or the new one, and [`applied`](Self::applied) never names what
-/// readers do not find.
+/// The call that returns a `Publish` puts a complete document in the place of its earlier revision. A driver
+/// whose queries run on other threads therefore takes a `Publish` and publishes under one lock: a query then
+/// sees the earlier revision or the new one, and [`applied`](Self::applied) never names what readers do not
+/// find.
 ///
 /// One document is worked on at a time, in steps of at most [`batch_max`](KnowledgeOptions::batch_max)
 /// chunks. Until it is complete, queries cite its earlier revision. A document of which a step fails waits

@@ -48,9 +48,9 @@ impl Searcher {
     /// The engine as it is now: passages, applied revision, counters.
     ///
     /// # Deadlocks
-    /// The base waits for its next change while the value lives, and later readers wait for the base. A thread
-    /// that holds the value and asks the searcher again, by [`answer`](Self::answer), `engine` or `{:?}`, can
-    /// wait for ever: copy what is needed, and drop the value first.
+    /// The base waits for its next change while the value lives, and later readers wait for the base. A
+    /// thread that holds the value and asks the searcher again, by [`answer`](Self::answer), `engine` or
+    /// `{:?}`, can wait for ever: copy what is needed, and drop the value first.
     #[must_use]
     pub fn engine(&self) -> EngineRef<'_> {
         EngineRef(self.held())

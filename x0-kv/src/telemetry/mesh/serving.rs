@@ -13,8 +13,8 @@ impl ServingTelemetry {
         ServingTelemetry { waiting: gauge!("x0_kv_operations_waiting"), shown: 0 }
     }
 
-    /// Sets the number of requests under way. Callers of the node's own store count themselves on the same gauge, so that
-    /// only the difference is added.
+    /// Sets the number of requests under way. Callers of the node's own store count themselves on the same
+    /// gauge, so that only the difference is added.
     #[inline]
     pub(crate) fn requests(&mut self, now: usize) {
         if now > self.shown {
