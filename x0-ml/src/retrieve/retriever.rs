@@ -149,7 +149,8 @@ impl<'a> Retriever<'a> {
         Self { vectors, lexical, passages }
     }
 
-    /// The best passages, the best first.
+    /// The best passages, the best first. Those of equal score stand in the order of their chunks' identities,
+    /// so that indexes over the same documents answer alike.
     ///
     /// Overlapping chunks of one document become one passage with the ranks and the score of the best of
     /// them. A chunk that stands in several documents that pass the filter is cited from the first of them by
@@ -162,7 +163,7 @@ impl<'a> Retriever<'a> {
         let passing = (!query.filter.is_empty()).then(|| Passing::new(self.passages, &query.filter));
         let passes = |id: VectorId| passing.as_ref().is_none_or(|passing| passing.contains(id));
         let filter: Option<Filter<'_>> = passing.is_some().then_some(&passes as Filter<'_>);
-        let dense = match (query.mode, query.vector) {
+        let mut dense = match (query.mode, query.vector) {
             (Mode::Lexical, _) => Vec::new(),
             (_, None) => return Err(QueryError::NoVector),
             (_, Some(vector)) => {
@@ -175,13 +176,20 @@ impl<'a> Retriever<'a> {
         let is_placed = |id: VectorId| self.passages.chunks.contains_key(&id);
         let is_any_unplaced = self.lexical.len() > self.passages.chunks_len();
         let placed: Option<Filter<'_>> = is_any_unplaced.then_some(&is_placed as Filter<'_>);
-        let lexical = match query.mode {
+        let mut lexical = match query.mode {
             Mode::Dense => Vec::new(),
             Mode::Hybrid | Mode::Lexical => self.lexical.search(query.text, depth, filter.or(placed)),
         };
+        // Numbers are given in the order of arrival, which is another one on each node.
+        let chunk = |id: VectorId| self.passages.chunks.get(&id).map(|held| held.chunk);
+        for list in [&mut dense, &mut lexical] {
+            list.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| chunk(a.id).cmp(&chunk(b.id))));
+        }
+        let mut fused = fuse(&dense, &lexical, query.fusion);
+        fused.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| chunk(a.id).cmp(&chunk(b.id))));
         let mut hits: Vec<Hit> = Vec::new();
         let candidates = query.diversity.map_or(query.k, |_| query.k.saturating_mul(4));
-        for fused in fuse(&dense, &lexical, query.fusion) {
+        for fused in fused {
             self.merge(&mut hits, fused, query, candidates);
         }
         if let Some(lambda) = query.diversity {

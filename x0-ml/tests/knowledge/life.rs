@@ -256,6 +256,26 @@ fn a_restart_takes_the_saved_state_over() {
     std::fs::remove_dir_all(path).unwrap();
 }
 
+/// Scores that are equal say nothing of the order, and documents reach each node in another one.
+#[test]
+fn nodes_that_indexed_in_another_order_answer_alike() {
+    let names: Vec<String> = (0..12).map(|n| format!("doc{n}")).collect();
+    let answers = |order: &[&String], mode: Mode| {
+        let (store, embedder) = (Shared::default(), Counting::new());
+        let mut base = open(&store, &embedder, SimFolder::new(1));
+        for name in order {
+            put(&store, name, format!("topic and {name}"));
+            base.run(NOW).unwrap();
+        }
+        let hits = base.query("topic", 5, mode).unwrap();
+        hits.into_iter().map(|hit| (hit.document.to_string(), hit.rank_lexical)).collect::<Vec<_>>()
+    };
+    let (forward, backward): (Vec<_>, Vec<_>) = (names.iter().collect(), names.iter().rev().collect());
+    for mode in [Mode::Lexical, Mode::Hybrid] {
+        assert_eq!(answers(&forward, mode), answers(&backward, mode), "{mode:?}");
+    }
+}
+
 #[test]
 fn filters_choose_documents() {
     let (mut store, embedder) = (Shared::default(), Counting::new());
