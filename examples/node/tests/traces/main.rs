@@ -85,6 +85,21 @@ fn covered(span: &Span, spans: &[Span]) -> f64 {
     (sum as f64 / (span.end - span.start) as f64)
 }
 
+/// Hardly any time of a command is in no span. A machine with other work may stop the command between two
+/// spans, so that it is run again.
+fn check_cover(receiver: &Receiver, command: &[&str], config: &str) {
+    let begun = Instant::now();
+    loop {
+        let trace = printed(&kv(command, config));
+        let spans = receiver.trace(&trace, |spans| spans.iter().any(|span| span.parent.is_empty()));
+        let covered = covered(spans.iter().find(|span| span.parent.is_empty()).unwrap(), &spans);
+        if covered >= 0.95 {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "{covered} of the command is in a span: {spans:#?}");
+    }
+}
+
 fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     let cluster = Cluster::init(3);
     let url = &receiver.url;
@@ -139,8 +154,6 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     for write in spans.iter().filter(|span| span.name == "log.write") {
         assert_eq!(write.links, std::slice::from_ref(&write.parent), "the only traced entry of its batch");
     }
-    let covered = covered(roots[0], &spans);
-    assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
     // No other operation was traced.
     let others = receiver.spans().into_iter().filter(|span| span.trace != trace);
     let others: BTreeSet<String> = others.map(|span| span.name).collect();
@@ -155,6 +168,7 @@ fn a_write_through_a_follower_is_one_tree(receiver: &Receiver) {
     });
     let command = spans.iter().find(|span| span.name == "kv.command").unwrap();
     assert_eq!(command.parent, "b7ad6b7169203331");
+    check_cover(receiver, &["put", "--trace", "key", "value"], &config);
     // The election of another leader is one tree over three processes, down to the entry that begins the
     // term.
     let transfer = ["leader", "transfer", &follower.to_string(), "--config"];
@@ -314,8 +328,7 @@ fn a_crdt_write_is_one_tree(receiver: &Receiver) {
     let (put, write) = (of("kv.crdt.put")[0], of("kv.crdt.write")[0]);
     assert_eq!((&write.parent, &put.parent), (&put.id, &of("kv.command")[0].id));
     assert!(of("crdt.merge").iter().all(|merge| merge.parent == write.id), "{spans:#?}");
-    let covered = covered(of("kv.command")[0], &spans);
-    assert!(covered >= 0.95, "{covered} of the command is in a span: {spans:#?}");
+    check_cover(receiver, &["put", "--trace", "--crdt", "key", "value"], &config);
 }
 
 /// A write to a CRDT keyspace is one tree as well, with its merge on each other member.
