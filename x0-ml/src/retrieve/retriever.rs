@@ -149,8 +149,8 @@ impl<'a> Retriever<'a> {
         Self { vectors, lexical, passages }
     }
 
-    /// The best passages, the best first. Those of equal score stand in the order of their chunks' identities,
-    /// so that indexes over the same documents answer alike.
+    /// The best passages, the best first. Those of equal score stand in the order of their chunks'
+    /// identities, so that indexes over the same documents answer alike.
     ///
     /// Overlapping chunks of one document become one passage with the ranks and the score of the best of
     /// them. A chunk that stands in several documents that pass the filter is cited from the first of them by
