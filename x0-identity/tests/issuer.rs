@@ -223,7 +223,7 @@ fn a_signature_of_another_key_issues_nothing() {
     assert_eq!(signer.finish(&unsigned, &[]), Err(FinishError::Signature));
     let signature = root.key.sign(unsigned.to_be_signed()).unwrap();
     assert!(signer.finish(&unsigned, &signature).is_ok());
-    // Each one, also after one that was right.
+    // The check covers every signature, also after one that was right.
     assert_eq!(signer.finish(&unsigned, &[]), Err(FinishError::Signature));
 }
 

@@ -12,9 +12,9 @@ pub const COMPANION_EVERY: Duration = Duration::from_millis(100);
 
 /// A program beside one node, in the same process: it stands still with the node, and ends with it.
 ///
-/// Its futures are polled in its turns alone, with a waker that does nothing. It must not use a runtime:
-/// there is none. It must not write all the time either: at the end of a round the world waits until all
-/// members hold the same.
+/// The futures of a companion are polled in its turns alone, with a waker that does nothing, and without a
+/// runtime. A companion must not write all the time: at the end of a round the world waits until all members
+/// hold the same.
 pub trait Companion {
     /// Does what is due. `now` is the virtual time, and `cut_off` for how long the node has not reached a
     /// majority of the voters in truth, which no program on the node can know; `None` if it reaches one.

@@ -287,7 +287,7 @@ impl World {
             let claim = Claim::new(holder as u64, other, action.kind, "");
             state.watch.observe(state.now, revision, &Claim { lease: Duration::from_secs(1), ..claim });
             if state.watch.expired(state.now) == Some(revision) {
-                // Its action can no longer be carried out, and counts as ended.
+                // The action of that healer can no longer be carried out, and counts as ended.
                 self.active.remove(&(holder, other));
             } else if self.model.without != Without::Swap {
                 return None;

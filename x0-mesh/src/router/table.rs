@@ -39,7 +39,7 @@ pub(super) struct Destination {
     pub(super) feasible: Distance,
     primary: Packed,
     alternate: Packed,
-    /// That of `primary` in the lower four bits, that of `alternate` above.
+    /// The depth of `primary` in the lower four bits, that of `alternate` above.
     depths: u8,
     pub(super) removal: Removal,
     pub(super) region: u16,
