@@ -216,7 +216,7 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
         if ranked.utility() <= 0.0 {
             return Err(Refusal::Useless);
         }
-        if self.histories.is_escalated(subject) {
+        if self.histories.is_escalated(subject) && !action.takes_back() {
             return Err(Refusal::Escalated);
         }
         if let Some((id, _)) = self.in_flight.iter().find(|(_, flight)| flight.action().subject() == subject)
