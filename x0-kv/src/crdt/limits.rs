@@ -13,6 +13,9 @@ pub const VALUE_LEN_MAX: usize = x0_crdt::VALUE_LEN_MAX;
 /// Most values of one key that [`siblings`](crate::crdt::CrdtStore::siblings) returns: as many as fit an
 /// answer at their longest.
 pub const SIBLINGS_MAX: usize = 32;
+/// Most times that one [`delete_seen`](crate::crdt::CrdtStore::delete_seen) takes: more than a key has
+/// values, because each value is of another writer.
+pub const SEEN_MAX: usize = 1024;
 /// Most keys that one [`clear`](crate::crdt::CrdtStore::clear) removes.
 pub const CLEAR_KEYS_MAX: usize = 1024;
 /// Most keyspaces that [`keyspaces`](crate::crdt::CrdtStore::keyspaces) returns.
@@ -47,6 +50,14 @@ pub enum CrdtLimitError {
         /// The entries asked for.
         limit: u32,
     },
+    /// A removal names too many times.
+    #[error(
+        "the removal names {count} times: it takes at most {SEEN_MAX}; pass the times of one key's siblings"
+    )]
+    SeenTooMany {
+        /// How many times it names.
+        count: usize,
+    },
 }
 
 pub(crate) fn check_key(key: &[u8]) -> Result<(), CrdtLimitError> {
@@ -60,6 +71,13 @@ pub(crate) fn check_key(key: &[u8]) -> Result<(), CrdtLimitError> {
 pub(crate) fn check_value(value: &[u8]) -> Result<(), CrdtLimitError> {
     if value.len() > VALUE_LEN_MAX {
         return Err(CrdtLimitError::ValueTooLong { len: value.len() });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_seen(seen: &[u64]) -> Result<(), CrdtLimitError> {
+    if seen.len() > SEEN_MAX {
+        return Err(CrdtLimitError::SeenTooMany { count: seen.len() });
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ pub(crate) enum HandleError {
     /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at most once in a lease;
     /// until then it joins nothing of such a sender.
     #[error(
-        "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation: check that no other process uses a copy of its folder"
+        "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation, at most once in a lease, and joins nothing of {from} until then: check that no other process uses a copy of its folder"
     )]
     Impostor {
         /// The sender.
@@ -163,9 +163,12 @@ impl<R> CrdtReplica<R> {
     /// what was undone has left the node, so that its event numbers are free. The members are the same.
     pub(crate) fn reset(&mut self, mut map: CausalMap) {
         map.members_mut().set_lease(self.options.lease);
+        // A renewal among what was undone is needed again. A durable one is not: each costs an incarnation for ever.
+        if self.renewed.is_some_and(|incarnation| incarnation != map.replica().incarnation) {
+            (self.renewed, self.renewable_at) = (None, Duration::ZERO);
+            self.totals.renewals = self.totals.renewals.saturating_sub(1);
+        }
         self.map = map;
-        // The renewal may be among what was undone, and is needed again.
-        (self.renewed, self.renewable_at) = (None, Duration::ZERO);
         self.outputs.clear();
         self.staged.clear();
         self.traces.clear();

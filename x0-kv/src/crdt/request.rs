@@ -83,9 +83,13 @@ impl Request {
             }
             Request::Write(Write::Clear { prefix }) => inner_key(prefix).map(drop),
             Request::Read(Read::Get { key } | Read::Siblings { key } | Read::Counter { key })
-            | Request::Write(
-                Write::Add { key, .. } | Write::Delete { key } | Write::DeleteSeen { key, .. },
-            ) => limits::check_key(&inner_key(key)?),
+            | Request::Write(Write::Add { key, .. } | Write::Delete { key }) => {
+                limits::check_key(&inner_key(key)?)
+            }
+            Request::Write(Write::DeleteSeen { key, seen }) => {
+                limits::check_key(&inner_key(key)?)?;
+                limits::check_seen(seen)
+            }
             Request::Write(Write::Put { key, value }) => {
                 limits::check_key(&inner_key(key)?)?;
                 limits::check_value(value)
@@ -110,7 +114,7 @@ pub(crate) mod wire {
 
     use super::{Read, Request, Write};
     use crate::crdt::codec::{outcome, put_outcome};
-    use crate::crdt::limits::{SIBLINGS_MAX, VALUE_LEN_MAX};
+    use crate::crdt::limits::{SEEN_MAX, VALUE_LEN_MAX};
     use crate::crdt::outcome::CrdtOutcome;
     use crate::request::codec::{self, DecodeError, Decoder};
     use crate::request::error::OperationError;
@@ -247,8 +251,8 @@ pub(crate) mod wire {
             }
             Request::Write(Write::DeleteSeen { key, seen }) => {
                 codec::put_bytes(to, key);
-                codec::put_u64(to, seen.len().min(SIBLINGS_MAX) as u64);
-                seen.iter().take(SIBLINGS_MAX).for_each(|time| codec::put_u64(to, *time));
+                codec::put_u64(to, seen.len() as u64);
+                seen.iter().for_each(|time| codec::put_u64(to, *time));
             }
         }
     }
@@ -319,7 +323,7 @@ pub(crate) mod wire {
             7 if key.is_empty() => Request::Read(Read::Keyspaces),
             8 => Request::Write(Write::Clear { prefix: key }),
             9 => {
-                let count = from.len("count of times", SIBLINGS_MAX)?;
+                let count = from.len("count of times", SEEN_MAX)?;
                 let seen = (0..count).map(|_| from.u64("time of a value")).collect::<Result<_, _>>()?;
                 Request::Write(Write::DeleteSeen { key, seen })
             }
@@ -344,11 +348,23 @@ mod tests {
 
     use super::wire::{Failure, Message, decode, encode};
     use super::{Read, Request, Write};
+    use crate::crdt::limits::SEEN_MAX;
     use crate::crdt::outcome::{Cleared, CrdtEntry, CrdtOutcome, CrdtPage, CrdtValue, Timestamp};
     use crate::recorded::recorded;
     use crate::request::keyspace::KeyspaceName;
     use crate::request::operation::RangeQuery;
     use crate::trace::Context;
+
+    #[test]
+    fn a_removal_names_a_bounded_number_of_times() {
+        let key = Bytes::from_static(b"\x05itemskey");
+        for (count, is_allowed) in [(SEEN_MAX, true), (SEEN_MAX + 1, false)] {
+            let request = Request::Write(Write::DeleteSeen { key: key.clone(), seen: vec![1; count] });
+            assert_eq!(request.check().is_ok(), is_allowed);
+            let bytes = encode(&Message::Request { number: 1, trace: None, request });
+            assert_eq!(decode(&bytes).is_ok(), is_allowed);
+        }
+    }
 
     fn messages() -> Vec<Message> {
         let key = Bytes::from_static(b"\x05itemskey");

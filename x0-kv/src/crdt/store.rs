@@ -114,7 +114,8 @@ impl CrdtStore {
     }
 
     /// All values of `key`, the latest first: several if members wrote it concurrently and no write has seen
-    /// all of them since. At most [`SIBLINGS_MAX`](limits::SIBLINGS_MAX).
+    /// all of them since. A member returns all of them, a client the [`SIBLINGS_MAX`](limits::SIBLINGS_MAX)
+    /// latest.
     pub fn siblings(&self, key: impl Into<Bytes>) -> CrdtPending<Vec<CrdtValue>> {
         let request = self.key(&key.into()).map(|key| Request::Read(Read::Siblings { key }));
         self.submit(request, |outcome| match outcome {
@@ -147,14 +148,19 @@ impl CrdtStore {
 
     /// Removes `key` if its values are those of these times and no others, such as the times of
     /// [`siblings`](CrdtStore::siblings), and returns whether it did. Nothing is removed if a value was
-    /// written on this node or arrived from another member since then.
+    /// written on this node or arrived from another member since then. At most
+    /// [`SEEN_MAX`](limits::SEEN_MAX) times.
     pub fn delete_seen(
         &self,
         key: impl Into<Bytes>,
         seen: impl IntoIterator<Item = Timestamp>,
     ) -> CrdtPending<bool> {
-        let seen = seen.into_iter().take(limits::SIBLINGS_MAX).map(Timestamp::to_bits).collect();
-        let request = self.key(&key.into()).map(|key| Request::Write(Write::DeleteSeen { key, seen }));
+        // One more than allowed is enough to refuse it.
+        let seen: Vec<u64> = seen.into_iter().take(limits::SEEN_MAX + 1).map(Timestamp::to_bits).collect();
+        let request = self.key(&key.into()).and_then(|key| {
+            limits::check_seen(&seen)?;
+            Ok(Request::Write(Write::DeleteSeen { key, seen }))
+        });
         self.submit(request, |outcome| match outcome {
             CrdtOutcome::Deleted(is_gone) => Some(is_gone),
             _ => None,

@@ -547,10 +547,41 @@ fn a_node_is_renewed_at_most_once_in_a_lease() {
         assert_eq!(claim(&mut replica, Duration::from_secs(10) * round), 1);
     }
     assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+    // A renewal that is durable stays when a later record could not be written.
+    let renewed = replica.reports().renewed;
+    replica.reset(CausalMap::new(replica.map().replica(), options.hash_key));
+    assert_eq!(replica.reports().renewed, renewed);
+    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
     // A renewal that could not be written is undone, and the next claim renews the replica again.
     replica.reset(empty(here));
-    assert_eq!(replica.reports().renewed, None);
-    assert_eq!(claim(&mut replica, 2 * options.lease), 3);
+    assert_eq!((replica.reports().renewed, replica.status().totals.renewals), (None, 1));
+    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+}
+
+/// More values of one key than a client receives.
+#[test]
+fn a_key_with_many_values_is_removed_by_their_times() {
+    let options = options(7);
+    let map = |id: u64| CausalMap::new(ReplicaId::new(id), options.hash_key);
+    let mut all = map(1);
+    for id in 2..42 {
+        let mut writer = map(id);
+        writer.put(b"\x05itemskey", 100 + id, b"value").unwrap();
+        all.join(&writer.delta(&all.version()).unwrap()).unwrap();
+    }
+    let seen: Vec<u64> = all.get(b"\x05itemskey").unwrap().siblings().map(|value| value.time).collect();
+    assert_eq!(seen.len(), 40);
+    let mut replica = CrdtReplica::<u8>::new(options.clone(), 1, Duration::ZERO, all);
+    let key = Bytes::from_static(b"\x05itemskey");
+    for (seen, is_gone) in [(seen[1..].to_vec(), false), (seen, true)] {
+        let write = Write::DeleteSeen { key: key.clone(), seen };
+        replica.handle(Duration::ZERO, Input::Write { write, wall_ms: 0, trace: None, reply: 0 }).unwrap();
+        let done = std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
+            Output::Reply { result, .. } => Some(result),
+            _ => None,
+        });
+        assert_eq!(done, Some(Ok(CrdtOutcome::Deleted(is_gone))));
+    }
 }
 
 #[test]
