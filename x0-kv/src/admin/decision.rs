@@ -82,8 +82,8 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
             let decision = decide(request, group);
             match &decision {
                 _ if is_same => decision,
-                // The first step of this request may be what has changed the voters. What remains of it
-                // changes no voter, so the plan cannot do harm.
+                // The first step of this request may be what has changed the voters. The remaining steps
+                // change no voter, so the plan cannot do harm.
                 Ok(Decision::Done | Decision::Members(_)) => decision,
                 Ok(Decision::Steps(steps)) if steps.iter().all(|step| matches!(step, Step::Member(_))) => {
                     decision

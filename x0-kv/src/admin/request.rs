@@ -71,8 +71,8 @@ pub enum AdminRequest {
 }
 
 impl AdminRequest {
-    /// What is to be done, without the voters on which it was planned.
-    pub(super) fn plain(&self) -> &AdminRequest {
+    /// The request itself, without the voters on which it was planned.
+    pub(crate) fn plain(&self) -> &AdminRequest {
         match self {
             AdminRequest::Planned { request, .. } => request,
             request => request,

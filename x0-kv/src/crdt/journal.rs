@@ -210,7 +210,7 @@ impl<S: Storage + ?Sized> Journal<S> {
         let mut next = recovered.base.index + 1;
         let (mut deltas_len, mut whole_len) = (0, 0);
         let mut map: Option<CausalMap> = None;
-        // A complete map in the log replaces the snapshot before it, which need not be whole any more.
+        // A complete map in the log replaces the snapshot before it, which may be damaged.
         let first =
             if next > recovered.last_index { Vec::new() } else { storage.read(next..next + 1, READ_LEN)? };
         let is_replaced = first.first().is_some_and(|entry| entry.payload.first() == Some(&WHOLE));

@@ -272,7 +272,7 @@ impl Node {
         let peers = Arc::new(Peers::default());
         let mut bus = Bus { peers: Arc::clone(&peers), observe: Some(Box::new(observe)), ..Bus::default() };
         let admin = AdminCalls::new(Inbox::new(alarm.clone()));
-        // Without a companion nobody asks, and the channel would change what is played from a seed.
+        // Without a companion no client asks, and the channel would change what is played from a seed.
         let admin_channel = context.companions.as_ref().map(|_| open(&admin::CHANNEL)).transpose()?;
         bus.admin = admin_channel.as_ref().map(|_| VecDeque::new());
 

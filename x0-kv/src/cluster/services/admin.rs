@@ -251,7 +251,7 @@ impl AdminClient {
             let Some(call) = self.waiting.get_mut(&number).filter(|call| call.asked == Some(member)) else {
                 continue;
             };
-            match call.call.request {
+            match call.call.request.plain() {
                 AdminRequest::Members => call.asked = None,
                 _ => self.end(number, Err(AdminError::Unknown)),
             }
