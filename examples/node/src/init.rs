@@ -336,7 +336,8 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     write_bytes(path, bytes, 0o600)
 }
 
-/// Replaces the file atomically: a concurrent reader sees the whole old or the whole new one.
+/// Replaces the file atomically and durably: a concurrent reader sees the whole old or the whole new one, and
+/// after a loss of power the new one is there.
 fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     let folder = path.parent().with_context(cannot)?;
@@ -348,6 +349,9 @@ fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     file.write_all(bytes).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
+    // The new name is durable with its folder, and not before.
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(cannot)?;
     Ok(())
 }
 

@@ -51,6 +51,8 @@ pub(crate) fn name(bytes: &[u8]) -> String {
 pub(crate) struct Held {
     path: PathBuf,
     known: BTreeMap<String, SignedRevocations>,
+    /// Whether the file has them: not if it was damaged.
+    is_saved: bool,
 }
 
 /// Reads the revocations in the data folder and refuses what they name from now on: called before the first
@@ -65,6 +67,7 @@ pub(crate) fn load(data_dir: &Path, identity: &Identity, log: &Log) -> Held {
         }
         Ok(known)
     });
+    let is_saved = known.is_ok();
     let known = known.unwrap_or_else(|error| {
         let why = format!(
             "path={} why={}; the node learns its revocations from the other nodes and writes the file again",
@@ -74,7 +77,7 @@ pub(crate) fn load(data_dir: &Path, identity: &Identity, log: &Log) -> Held {
         log.event("revocations-damaged", why);
         BTreeMap::new()
     });
-    Held { path, known }
+    Held { path, known, is_saved }
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, SignedRevocations>> {
@@ -135,10 +138,10 @@ pub(crate) fn start(
     applied: &Applied,
     log: &Log,
 ) -> Result<()> {
-    let Held { path, known } = held;
+    let Held { path, known, is_saved } = held;
     let node = Revocations {
         identity: identity.clone(),
-        is_saved: true,
+        is_saved,
         known,
         path,
         applied: Arc::clone(applied),
@@ -216,8 +219,9 @@ impl Revocations {
         if self.is_saved {
             return;
         }
-        let (path, file) = (self.path.clone(), encode(&self.known));
-        let written = tokio::task::spawn_blocking(move || crate::init::write_secret(&path, &file?)).await;
+        let (path, known) = (self.path.clone(), self.known.clone());
+        let write = move || crate::init::write_secret(&path, &encode(&known)?);
+        let written = tokio::task::spawn_blocking(write).await;
         match written.context("the thread that writes ended").and_then(|written| written) {
             Ok(()) => self.is_saved = true,
             Err(error) => self.log.event("revocations-unsaved", format!("why={}", causes(&error))),
@@ -376,7 +380,9 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let path = data.path().join(FILE);
         std::fs::write(&path, &file[1..]).unwrap();
-        assert!(load(data.path(), &identity, &log).known.is_empty());
+        let held = load(data.path(), &identity, &log);
+        // The file is written again, also if the store has no revocation.
+        assert_eq!((held.known.len(), held.is_saved), (0, false));
         assert!(identity.revocations().is_empty());
         std::fs::File::create(&path).unwrap().set_len(FILE_LEN_MAX + 1).unwrap();
         assert!(load(data.path(), &identity, &log).known.is_empty());

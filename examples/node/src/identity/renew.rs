@@ -425,8 +425,10 @@ mod tests {
         assert!(!stored().is_published);
         bundles::write(&path, 4, &new.bundle()).unwrap();
         assert!(stored().is_published);
-        // A damaged file keeps its number.
-        std::fs::write(&path, "# sequence 4\nno PEM\n-----BEGIN CERTIFICATE-----").unwrap();
-        assert_eq!(store(&both), (4, both));
+        // A damaged file keeps its number, and need not be text.
+        for damage in [&b"no PEM\n-----BEGIN CERTIFICATE-----"[..], b"\xFF\xFE"] {
+            std::fs::write(&path, [b"# sequence 4\n", damage].concat()).unwrap();
+            assert_eq!(store(&both), (4, both.clone()));
+        }
     }
 }
