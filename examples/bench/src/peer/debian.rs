@@ -22,6 +22,15 @@ pub(crate) fn root(name: &str) -> PathBuf {
     cache().join(name)
 }
 
+/// A temporary folder in [`cache`]. What is fetched is complete there before it is renamed, so that an
+/// interrupted fetch leaves no incomplete folder.
+pub(crate) fn aside() -> Result<tempfile::TempDir> {
+    let cache = cache();
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&cache);
+    aside.with_context(|| format!("cannot create a folder in {}", cache.display()))
+}
+
 /// The folder with the unpacked `packages`, which are fetched if it does not exist. Needs no privileges.
 pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = root(name);
@@ -34,10 +43,7 @@ pub(crate) fn fetch(name: &str, packages: &[&str]) -> Result<PathBuf> {
             bail!("cannot fetch {name}: there is no {tool}; on Debian run `{by_hand}`");
         }
     }
-    let cache = cache();
-    std::fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    // Filled in a temporary folder and renamed, so that an interrupted fetch leaves no incomplete folder.
-    let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&cache)?;
+    let aside = aside()?;
     let archives = aside.path().join("archives");
     let unpacked = aside.path().join("root");
     std::fs::create_dir_all(&archives)?;

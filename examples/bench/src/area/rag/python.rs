@@ -49,7 +49,7 @@ pub(crate) fn with(packages: &[&str]) -> Result<PathBuf> {
 pub(crate) fn unpacked(package: &str) -> Result<PathBuf> {
     let folder = debian::root(&format!("rag-{}", package.split("==").next().unwrap_or(package)));
     if !folder.exists() {
-        let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(debian::cache())?;
+        let aside = debian::aside()?;
         let root = aside.path().join("root");
         let python = environment()?;
         let mut pip = Command::new(python);
