@@ -77,6 +77,13 @@ impl<S: Ord + Clone> Histories<S> {
         }
     }
 
+    /// No action on the subject before `until`.
+    pub(super) fn wait_until(&mut self, subject: &S, until: Duration) {
+        if let Some(history) = self.subjects.get_mut(subject) {
+            history.next = history.next.max(until);
+        }
+    }
+
     /// The factor on the utility of a kind of action: 1 without a penalty, which it approaches again.
     pub(super) fn factor(&self, now: Duration, subject: &S, kind: &'static str, half_life: Duration) -> f64 {
         let penalty = self.subjects.get(subject).and_then(|history| history.penalties.get(kind));

@@ -61,6 +61,8 @@ impl<K: Knowledge, A: Action<K>> Loop<K, A> {
             }
             Judgement::Worse => {
                 self.histories.penalise(now, &subject, kind, WORSE, half_life);
+                // The verdict may come after the back-off, and the knowledge does not show the undoing yet.
+                self.histories.wait_until(&subject, now + self.options.back_off);
                 self.record(now, id, &flight, Event::Worse { before, after });
                 self.undo(now, id);
             }

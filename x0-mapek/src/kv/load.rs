@@ -449,7 +449,7 @@ mod tests {
     fn what_made_it_worse_is_taken_back() {
         let mut played = Played::new(Mode::Active);
         // The shorter the queue, the more waits: callers that are refused ask again at once.
-        played.run(14, |_, limit| if limit == 800 { 800 } else { 2000 });
+        played.run(24, |_, limit| if limit == 800 { 800 } else { 2000 });
         assert_eq!(played.acts, [("shed-load", 400), ("restore-load", 800)]);
         assert!(played.records.iter().any(|record| record.event.name() == "worse"));
         played.run(1, |_, _| 0);
@@ -506,7 +506,7 @@ mod tests {
     #[test]
     fn what_was_taken_back_is_not_the_usual_limit() {
         let mut played = Played::new(Mode::Active);
-        played.run(19, |_, limit| if limit == 200 { 900 } else { limit });
+        played.run(33, |_, limit| if limit == 200 { 900 } else { limit });
         assert_eq!(played.acts, [("shed-load", 400), ("shed-load", 200), ("restore-load", 400)]);
         played.run(60, |_, _| 0);
         assert_eq!(played.limits, limits(800, 80));
