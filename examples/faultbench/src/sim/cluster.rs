@@ -2,7 +2,7 @@
 //! disks and links in virtual time, clients whose answers are checked for linearizability, and faults of
 //! every kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +15,15 @@ use x0_kv::cluster::{Node, NodeStatus};
 use x0_kv::sim::{Companion, Companions, Report, Scenario, Violation, run_with};
 use x0_mapek::Mode;
 use x0_mapek::kv::{Answer, Healer, HealerOptions, Input, Observation, Output, carry_out, witnessed};
+use x0_mapek::suspicion::{self, Detector, DetectorOptions};
 use x0_mesh::{Channel, ChannelOptions, Lane, Mux, Received, Transmit, Transport};
 
 use super::fold;
 
 const SERVICE: &str = "x0-node/heal-load";
+const SUSPICION: &str = "x0-node/suspicion";
+/// The time between two looks of the detector at the membership.
+const MEMBERS_EVERY: Duration = Duration::from_secs(1);
 /// The time in which another voter says whether it reaches a voter that seems to be dead, as in x0-node.
 const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 /// The time that a transport takes to report that a peer is gone, and the age of a suspicion that counts. A
@@ -56,6 +60,7 @@ pub(super) fn hour(seed: u64, lasts: Duration) -> (Deeds, Result<Report, Box<Vio
     let shared = Arc::clone(&deeds);
     let voters = [None, Some(3), Some(5)][usize::try_from(seed % 3).unwrap_or(0)];
     let replace_after = Duration::from_secs([2, 5, 20][usize::try_from(seed / 3 % 3).unwrap_or(0)]);
+    let mut starts = 0;
     let companions = Companions::new(move |node, mux| {
         let options = HealerOptions::new()
             .mode(Mode::Active)
@@ -64,16 +69,86 @@ pub(super) fn hour(seed: u64, lasts: Duration) -> (Deeds, Result<Report, Box<Vio
             .back_off(Duration::from_secs(5))
             .voters(voters)
             .replace_after(Some(replace_after));
-        Box::new(Beside::new(node, mux, &options, Arc::clone(&shared)))
+        starts += 1;
+        let suspicion = Suspicion::new(node, mux, starts);
+        Box::new(Beside::new(node, mux, &options, suspicion, Arc::clone(&shared)))
     });
     let played = run_with(&scenario, companions);
     let deeds = deeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
     (deeds, played)
 }
 
+/// A failure detector beside its node, as the driver of x0-node has it.
+struct Suspicion {
+    detector: Detector,
+    channel: Option<Channel>,
+    members_at: Duration,
+}
+
+impl Suspicion {
+    /// `instance` differs from one start of the process to the next.
+    fn new(node: &Node, mux: &Mux, instance: u64) -> Suspicion {
+        let options = DetectorOptions::new();
+        let detector = Detector::new(node.id().get(), instance, options, Duration::ZERO);
+        let channel = mux.channel(ChannelOptions::new(SUSPICION).bulk(false)).ok();
+        Suspicion { detector, channel, members_at: Duration::ZERO }
+    }
+
+    /// Takes its messages and its turn. The members that do not answer, each with those that accuse it.
+    fn work(
+        &mut self,
+        now: Duration,
+        node: &Node,
+        cx: &mut Context<'_>,
+    ) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let mut payload = Vec::new();
+        while let Some(channel) = &mut self.channel
+            && let Poll::Ready(Ok(Received { from, .. })) = channel.poll_recv(cx, &mut payload)
+        {
+            let input = suspicion::Input::Received { from: from.get(), message: &payload };
+            // A message of a node that is no member here.
+            let _ = self.detector.handle(now, input);
+        }
+        while let Some(channel) = &mut self.channel
+            && channel.poll_event(cx).is_ready()
+        {}
+        if now >= self.members_at {
+            self.members_at = now + MEMBERS_EVERY;
+            let membership = node.status().membership;
+            let all = [
+                membership.voters,
+                membership.voters_outgoing,
+                membership.learners,
+                membership.learners_next,
+            ];
+            let members = all.into_iter().flatten().map(NodeId::get).collect();
+            let _ = self.detector.handle(now, suspicion::Input::Members(&members));
+        }
+        if self.detector.poll_timeout().is_some_and(|due| due <= now) {
+            let _ = self.detector.handle(now, suspicion::Input::Timeout);
+        }
+        while let Some(output) = self.detector.poll_output() {
+            let suspicion::Output::Send { to, message } = output else { continue };
+            for to in to.into_iter().filter_map(NodeId::new) {
+                let transmit = Transmit { to, lane: Lane::Datagram, payload: &message };
+                if let Some(channel) = &mut self.channel {
+                    // A datagram is taken or dropped at once.
+                    let _ = channel.poll_send(cx, &transmit);
+                }
+            }
+        }
+        let accused = |suspect: suspicion::Suspect| {
+            let accusers = suspect.accusers.into_iter().filter_map(NodeId::new).collect();
+            Some((NodeId::new(suspect.member)?, accusers))
+        };
+        self.detector.suspects().into_iter().filter_map(accused).collect()
+    }
+}
+
 /// A healer beside its node, as the driver of x0-node has it.
 struct Beside {
     healer: Healer,
+    suspicion: Suspicion,
     /// Messages to and from the healers of the other nodes.
     channel: Option<Channel>,
     asked: Vec<Asked<Answer>>,
@@ -139,11 +214,11 @@ impl Change {
 }
 
 impl Beside {
-    fn new(node: &Node, mux: &Mux, options: &HealerOptions, deeds: Shared) -> Beside {
+    fn new(node: &Node, mux: &Mux, options: &HealerOptions, suspicion: Suspicion, deeds: Shared) -> Beside {
         // The name is free: each start of a node has a mux of its own.
         let channel = mux.channel(ChannelOptions::new(SERVICE)).ok();
         let healer = Healer::new(node.id(), options);
-        Beside { healer, channel, asked: Vec::new(), changes: Vec::new(), deeds, started: None }
+        Beside { healer, suspicion, channel, asked: Vec::new(), changes: Vec::new(), deeds, started: None }
     }
 
     fn feed(&mut self, now: Duration, input: Input<'_>) {
@@ -233,7 +308,9 @@ impl Companion for Beside {
         let origin = *self.started.get_or_insert(now);
         let now = now.saturating_sub(origin);
         let mut cx = Context::from_waker(Waker::noop());
-        self.feed(now, Input::Sample(&Observation::of(node)));
+        let mut observation = Observation::of(node);
+        observation.suspects = self.suspicion.work(now, node, &mut cx);
+        self.feed(now, Input::Sample(&observation));
         self.receive(now, &mut cx);
         for mut asked in std::mem::take(&mut self.asked) {
             match asked.as_mut().poll(&mut cx) {
