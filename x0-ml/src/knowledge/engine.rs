@@ -1,6 +1,6 @@
 //! The protocol engine.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,9 @@ pub struct Knowledge {
     is_saving: bool,
     failures: u32,
     retry_at: Option<Duration>,
+    /// Documents of the store that are left out, each with the revision up to which its changes count as
+    /// applied nevertheless.
+    left_out: BTreeMap<DocumentId, u64>,
     /// The time at which the first document was left out since the last scan.
     left_out_since: Option<Duration>,
     outputs: VecDeque<Queued>,
@@ -113,7 +116,7 @@ struct Complete {
     names: Vec<ChunkId>,
 }
 
-/// Counters of an engine since it was made.
+/// Counts of an engine: of events since it was made, and of documents that are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct KnowledgeStats {
@@ -129,7 +132,8 @@ pub struct KnowledgeStats {
     pub scans: u64,
     /// Steps that failed.
     pub failures: u64,
-    /// Documents left out after too many failures, or because they were late for too long.
+    /// Documents of the store that are left out now, after too many failures or because they were late for
+    /// too long.
     pub documents_left_out: u64,
 }
 
@@ -242,6 +246,7 @@ impl Knowledge {
             is_saving: false,
             failures: 0,
             retry_at: None,
+            left_out: BTreeMap::new(),
             left_out_since: None,
             outputs: VecDeque::new(),
             stats: KnowledgeStats::default(),
@@ -283,10 +288,10 @@ impl Knowledge {
         self.pending() == 0 && self.scan.is_none() && !self.is_scan_due && self.outputs.is_empty()
     }
 
-    /// Counters since the engine was made.
+    /// Counts of events since the engine was made, and of documents that are left out.
     #[must_use]
     pub fn stats(&self) -> KnowledgeStats {
-        self.stats
+        KnowledgeStats { documents_left_out: self.left_out.len() as u64, ..self.stats }
     }
 
     /// The next output; `None`: the next input can be given.
@@ -375,7 +380,10 @@ impl Knowledge {
     /// Remembers a change; the newest of a document counts.
     fn note(&mut self, document: DocumentId, revision: u64) {
         self.seen = self.seen.max(revision);
-        if !self.waiting.note(document, revision, self.options.pending_max) {
+        // A document that was left out must not hold back the applied revision again, for a change that was
+        // passed over already.
+        let is_applied = self.left_out.get(&document).is_some_and(|applied| revision <= *applied);
+        if !self.waiting.note(document, revision, is_applied, self.options.pending_max) {
             // Too many to remember: the scan finds them all.
             (self.is_scan_due, self.has_overflown) = (true, true);
         }
@@ -401,7 +409,9 @@ impl Knowledge {
         let until = page.last().map(|(document, _)| document.clone()).filter(|_| !is_last);
         self.note_missing(from.as_ref(), until.as_ref(), &page, revision);
         for (document, revision) in page {
-            if self.passages.revision(&document) != Some(revision) {
+            if self.passages.revision(&document) == Some(revision) {
+                self.left_out.remove(&document);
+            } else {
                 self.note(document, revision);
             }
         }
@@ -421,7 +431,8 @@ impl Knowledge {
         Ok(())
     }
 
-    /// Notes documents that the indexes hold and a page of the store does not.
+    /// Notes documents that the indexes hold and a page of the store does not. Documents that are not in the
+    /// store are not left out any more.
     fn note_missing(
         &mut self,
         from: Option<&DocumentId>,
@@ -433,14 +444,14 @@ impl Knowledge {
         let range = (from.map_or(Unbounded, Excluded), until.map_or(Unbounded, Included));
         let is_listed =
             |document: &DocumentId| page.binary_search_by(|(listed, _)| listed.cmp(document)).is_ok();
-        let gone: Vec<DocumentId> = self
-            .passages
-            .documents
-            .range::<DocumentId, _>(range)
-            .map(|(document, _)| document)
-            .filter(|document| !is_listed(document))
-            .cloned()
-            .collect();
+        let missing = |document: &&DocumentId| !is_listed(document);
+        let left_out = self.left_out.range::<DocumentId, _>(range).map(|(document, _)| document);
+        let left_out: Vec<DocumentId> = left_out.filter(missing).cloned().collect();
+        for document in left_out {
+            self.left_out.remove(&document);
+        }
+        let held = self.passages.documents.range::<DocumentId, _>(range).map(|(document, _)| document);
+        let gone: Vec<DocumentId> = held.filter(missing).cloned().collect();
         for document in gone {
             self.note(document, revision);
         }
@@ -526,6 +537,7 @@ impl Knowledge {
             return;
         };
         self.waiting.done(change);
+        self.left_out.remove(&document);
         let names: Vec<ChunkId> = embedding.chunks.iter().map(|(_, chunk, _)| *chunk).collect();
         let chunks: Vec<_> = embedding.chunks.into_iter().map(|(id, _, span)| (id, span)).collect();
         let known = Known { revision: read.revision, source: read.source, tags: read.tags, chunks };
@@ -575,7 +587,7 @@ impl Knowledge {
                 || self.waiting.aside_len() >= self.options.pending_max
             {
                 self.waiting.done(change);
-                self.leave_out(now, document);
+                self.leave_out(now, document, change.newest);
             } else {
                 self.waiting.put_aside(document, change, now + self.delay(change.attempts), Aside::Failed);
             }
@@ -600,6 +612,7 @@ impl Knowledge {
     fn end_work(&mut self) {
         if let Some(work) = self.work.take() {
             self.failures = 0;
+            self.left_out.remove(&work.document);
             self.waiting.done(work.change);
         }
     }
@@ -615,13 +628,15 @@ impl Knowledge {
 
     /// Leaves out documents that were late for too long, and makes failed ones ready whose time has come.
     fn take_due(&mut self, now: Duration) {
-        for document in self.waiting.take_due(now) {
-            self.leave_out(now, document);
+        for (document, newest) in self.waiting.take_due(now) {
+            self.leave_out(now, document, newest);
         }
     }
 
-    fn leave_out(&mut self, now: Duration, document: DocumentId) {
-        self.stats.documents_left_out += 1;
+    /// Leaves a document out. Its changes up to `newest` count as applied from now on.
+    fn leave_out(&mut self, now: Duration, document: DocumentId, newest: u64) {
+        let applied = self.left_out.entry(document.clone()).or_default();
+        *applied = newest.max(*applied);
         self.left_out_since.get_or_insert(now);
         self.output(Output::LeftOut { document });
     }

@@ -23,8 +23,8 @@ pub struct KnowledgeOptions {
     /// after [`rescan`](Self::rescan); 8 by default.
     pub attempts_max: u32,
     /// Time for which a document that is not complete on this node holds back
-    /// [`applied`](super::Knowledge::applied); 60 s by default. After it the document is left out until the
-    /// store reports it.
+    /// [`applied`](super::Knowledge::applied), once for each of its changes; 60 s by default. After it the
+    /// document is left out until the store reports it or is scanned.
     pub late_max: Duration,
     /// Time after which the store is scanned because a document was left out; 10 minutes by default.
     pub rescan: Duration,

@@ -8,9 +8,21 @@ use crate::retrieve::DocumentId;
 /// A change that is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) revision: u64,
+    /// The oldest revision that does not count as applied yet; `None` if all of them do, because the document
+    /// was left out.
+    pub(super) oldest: Option<u64>,
+    /// The newest revision.
+    pub(super) newest: u64,
     /// Attempts that failed.
     pub(super) attempts: u32,
+}
+
+impl Change {
+    /// This change together with another one of the same document.
+    fn with(self, other: Self) -> Self {
+        let oldest = self.oldest.into_iter().chain(other.oldest).min();
+        Self { oldest, newest: self.newest.max(other.newest), attempts: self.attempts }
+    }
 }
 
 /// Why a document waits aside.
@@ -29,7 +41,7 @@ pub(super) struct Waiting {
     aside: BTreeMap<DocumentId, (Change, Duration, Aside)>,
     /// The times of `aside`.
     due: BTreeSet<(Duration, DocumentId)>,
-    /// Revisions of all changes that are not done, each with the number of these changes.
+    /// The oldest revisions of all changes that are not done, each with the number of these changes.
     revisions: BTreeMap<u64, usize>,
 }
 
@@ -59,27 +71,29 @@ impl Waiting {
 
     /// Remembers a change. `false`: there are `max` others already, and it is not remembered.
     ///
-    /// The oldest revision of a document stays: until it is done, no later one counts as applied.
-    pub(super) fn note(&mut self, document: DocumentId, revision: u64, max: usize) -> bool {
+    /// The oldest revision of a document stays: until it is done, no later one counts as applied. A revision
+    /// that `is_applied` counts as applied already.
+    pub(super) fn note(&mut self, document: DocumentId, revision: u64, is_applied: bool, max: usize) -> bool {
         if let Some((change, until, _)) = self.aside.remove(&document) {
             let key = (until, document);
             self.due.remove(&key);
             self.ready.insert(key.1.clone(), change);
-            return self.note(key.1, revision, max);
+            return self.note(key.1, revision, is_applied, max);
         }
+        let noted = Change { oldest: (!is_applied).then_some(revision), newest: revision, attempts: 0 };
         if let Some(change) = self.ready.get_mut(&document) {
-            let before = change.revision;
-            let oldest = before.min(revision);
-            change.revision = oldest;
+            let before = *change;
+            *change = before.with(noted);
+            let oldest = change.oldest;
             self.count(oldest);
-            self.uncount(before);
+            self.uncount(before.oldest);
             return true;
         }
         if self.ready.len() >= max {
             return false;
         }
-        self.ready.insert(document, Change { revision, attempts: 0 });
-        self.count(revision);
+        self.ready.insert(document, noted);
+        self.count(noted.oldest);
         true
     }
 
@@ -90,32 +104,35 @@ impl Waiting {
 
     /// A change that was taken is in the indexes, or is left out.
     pub(super) fn done(&mut self, change: Change) {
-        self.uncount(change.revision);
+        self.uncount(change.oldest);
     }
 
     /// A change that was taken waits until a time, or is ready at once if its document changed meanwhile.
     pub(super) fn put_aside(&mut self, document: DocumentId, change: Change, until: Duration, why: Aside) {
         if let Some(ready) = self.ready.get_mut(&document) {
-            let newer = ready.revision.max(change.revision);
-            ready.revision = ready.revision.min(change.revision);
-            ready.attempts = change.attempts;
-            self.uncount(newer);
+            let before = *ready;
+            *ready = change.with(before);
+            let oldest = ready.oldest;
+            self.count(oldest);
+            self.uncount(before.oldest);
+            self.uncount(change.oldest);
             return;
         }
         self.due.insert((until, document.clone()));
         self.aside.insert(document, (change, until, why));
     }
 
-    /// Makes failed documents ready whose time has come. Returns the late ones, which no longer wait.
-    pub(super) fn take_due(&mut self, now: Duration) -> Vec<DocumentId> {
+    /// Makes failed documents ready whose time has come. Returns the late ones, which no longer wait, each
+    /// with its newest revision.
+    pub(super) fn take_due(&mut self, now: Duration) -> Vec<(DocumentId, u64)> {
         let mut late = Vec::new();
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, document)) = self.due.pop_first() else { break };
             match self.aside.remove(&document) {
                 Some((change, _, Aside::Failed)) => _ = self.ready.insert(document, change),
                 Some((change, _, Aside::Late)) => {
-                    self.uncount(change.revision);
-                    late.push(document);
+                    self.uncount(change.oldest);
+                    late.push((document, change.newest));
                 }
                 None => {}
             }
@@ -123,11 +140,14 @@ impl Waiting {
         late
     }
 
-    fn count(&mut self, revision: u64) {
-        *self.revisions.entry(revision).or_default() += 1;
+    fn count(&mut self, revision: Option<u64>) {
+        if let Some(revision) = revision {
+            *self.revisions.entry(revision).or_default() += 1;
+        }
     }
 
-    fn uncount(&mut self, revision: u64) {
+    fn uncount(&mut self, revision: Option<u64>) {
+        let Some(revision) = revision else { return };
         if let Some(count) = self.revisions.get_mut(&revision) {
             *count -= 1;
             if *count == 0 {
@@ -152,12 +172,14 @@ mod tests {
             (state >> 33) % bound
         };
         let (mut waiting, mut taken) = (Waiting::default(), None::<(_, Change)>);
-        let mut reached = [0; 6];
+        let mut reached = [0; 7];
         for step in 0..20_000 {
             let now = Duration::from_secs(step / 20);
             let did = match random(6) {
                 0 | 1 => {
-                    usize::from(!waiting.note(format!("{}", random(12)).as_str().into(), 1 + random(50), 8))
+                    let (document, is_applied) = (format!("{}", random(12)), random(4) == 0);
+                    let is_noted = waiting.note(document.as_str().into(), 1 + random(50), is_applied, 8);
+                    if is_applied { 6 } else { usize::from(!is_noted) }
                 }
                 2 if taken.is_none() => {
                     taken = waiting.take();
@@ -181,7 +203,8 @@ mod tests {
             reached[did] += 1;
             let aside = waiting.aside.values().map(|(change, ..)| change);
             let all = waiting.ready.values().chain(aside).chain(taken.iter().map(|(_, change)| change));
-            assert_eq!(waiting.oldest(), all.clone().map(|change| change.revision).min(), "step {step}");
+            let all = all.filter_map(|change| change.oldest);
+            assert_eq!(waiting.oldest(), all.clone().min(), "step {step}");
             assert_eq!(waiting.revisions.values().sum::<usize>(), all.count());
             assert_eq!(waiting.due.len(), waiting.aside_len());
             assert_eq!(waiting.next_due(), waiting.aside.values().map(|(_, until, _)| *until).min());

@@ -178,6 +178,63 @@ fn documents_that_were_left_out_are_looked_for_again() {
     assert_eq!((engine.poll_timeout(), engine.stats().scans), (None, 1));
 }
 
+/// A document that is left out holds the applied revision back once, and not again at each scan. It counts as
+/// left out until it is indexed, or is not in the store any more.
+#[test]
+fn a_document_that_was_left_out_does_not_hold_back_the_applied_revision_again() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new());
+    let gone = |name: &str| Input::Read { document: name.into(), found: None };
+    let list = |engine: &mut Knowledge, now, page: &[(&str, u64)]| {
+        engine.handle(now, Input::Timeout).unwrap();
+        assert!(matches!(engine.poll_output(), Some(Output::List { .. })));
+        let page = page.iter().map(|(name, revision)| ((*name).into(), *revision)).collect();
+        engine.handle(now, Input::Listed { page, is_last: true, revision: 20 }).unwrap();
+        engine.poll_output()
+    };
+    let state = |engine: &Knowledge| (engine.applied(), engine.stats().documents_left_out);
+    let mut now = NOW;
+    engine.handle(now, changed("a", 3)).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }));
+    engine.handle(now, changed("a", 5)).unwrap();
+    engine.handle(now, Input::Late).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }), "it has changed");
+    engine.handle(now, Input::Late).unwrap();
+    engine.handle(now, changed("b", 9)).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "b".into() }));
+    engine.handle(now, gone("b")).unwrap();
+    assert_eq!(state(&engine), (2, 0));
+    now += Duration::from_secs(60);
+    engine.handle(now, Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    assert_eq!(state(&engine), (9, 1));
+    for round in 0..3 {
+        // The scan reads it again, and it is late again.
+        now += Duration::from_secs(600);
+        let read = list(&mut engine, now, &[("a", 5)]);
+        assert_eq!(read, Some(Output::Read { document: "a".into() }));
+        engine.handle(now, Input::Late).unwrap();
+        engine.handle(now, changed("c", 21 + round)).unwrap();
+        assert_eq!(engine.poll_output(), Some(Output::Read { document: "c".into() }));
+        engine.handle(now, gone("c")).unwrap();
+        assert_eq!(state(&engine), (21 + round, 1), "round {round}");
+        now += Duration::from_secs(60);
+        engine.handle(now, Input::Timeout).unwrap();
+        assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+        assert_eq!(state(&engine), (21 + round, 1));
+    }
+    // A new change of it counts again.
+    engine.handle(now, changed("a", 30)).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::Read { document: "a".into() }));
+    engine.handle(now, Input::Late).unwrap();
+    assert_eq!(state(&engine), (29, 1));
+    now += Duration::from_secs(600);
+    engine.handle(now, Input::Timeout).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    // The scan is due as well, and does not find the document.
+    assert_eq!(list(&mut engine, now, &[]), None);
+    assert_eq!(state(&engine), (30, 0));
+}
+
 /// Chunks of a document that was not complete at the save leave the indexes after a restart.
 #[test]
 fn unfinished_chunks_are_removed_after_a_restart() {

@@ -261,7 +261,10 @@ fn table(status: &Status) -> String {
             text.push_str(&format!("  cannot be used: {why}\n"));
         }
         if row.documents_left_out > 0 {
-            text.push_str(&format!("  {} documents were left out after failures\n", row.documents_left_out));
+            let count = row.documents_left_out;
+            text.push_str(&format!(
+                "  left out: {count} (not complete on this node, or failed too often; tried again within minutes)\n"
+            ));
         }
     }
     text

@@ -198,6 +198,7 @@ pub(crate) struct CollectionStatus {
     pub(crate) pending: usize,
     pub(crate) chunks_embedded: u64,
     pub(crate) cached: usize,
+    /// Documents that the index leaves out, because they are not complete on this node or failed too often.
     pub(crate) documents_left_out: u64,
     /// Why the index was built again at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
