@@ -264,9 +264,13 @@ impl Knowledge {
     #[must_use]
     pub fn applied(&self) -> u64 {
         // A reader that asks for the revision must find what it brought.
+        if self.is_change_queued() { self.published } else { self.applied }
+    }
+
+    /// Whether a document waits for its `Publish`.
+    fn is_change_queued(&self) -> bool {
         let is_change = |queued: &Queued| matches!(queued, Queued::Complete(_) | Queued::Removed(_));
-        let is_waiting = self.outputs.iter().any(is_change);
-        if is_waiting { self.published } else { self.applied }
+        self.outputs.iter().any(is_change)
     }
 
     /// The newest revision that the store reported. [`applied`](Self::applied) lags by the difference.
@@ -476,8 +480,7 @@ impl Knowledge {
         let Some((revision, Document { text, source, tags })) = found else {
             self.end_work();
             if self.passages.revision(&document).is_some() {
-                self.outputs.push_back(Queued::Removed(document));
-                self.changed(now);
+                self.changed(now, Queued::Removed(document));
             }
             return Ok(());
         };
@@ -542,8 +545,7 @@ impl Knowledge {
         let chunks: Vec<_> = embedding.chunks.into_iter().map(|(id, _, span)| (id, span)).collect();
         let known = Known { revision: read.revision, source: read.source, tags: read.tags, chunks };
         self.seen = self.seen.max(read.revision);
-        self.outputs.push_back(Queued::Complete(Box::new(Complete { document, known, names })));
-        self.changed(now);
+        self.changed(now, Queued::Complete(Box::new(Complete { document, known, names })));
     }
 
     fn embedded(&mut self, now: Duration, job: u64, vectors: Vec<f32>) -> Result<(), HandleError> {
@@ -567,7 +569,11 @@ impl Knowledge {
     }
 
     /// A document is complete or removed, and a save is due some time.
-    fn changed(&mut self, now: Duration) {
+    fn changed(&mut self, now: Duration, change: Queued) {
+        if !self.is_change_queued() {
+            self.published = self.applied;
+        }
+        self.outputs.push_back(change);
         self.failures = 0;
         self.unsaved += 1;
         self.unsaved_since.get_or_insert(now);
@@ -708,10 +714,6 @@ impl Knowledge {
             return;
         }
         let applied = self.waiting.oldest().map_or(self.seen, |revision| revision.saturating_sub(1));
-        let applied = self.applied.max(applied.min(self.seen));
-        if applied > self.applied {
-            self.published = self.applied();
-            self.applied = applied;
-        }
+        self.applied = self.applied.max(applied.min(self.seen));
     }
 }

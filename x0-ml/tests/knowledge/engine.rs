@@ -235,6 +235,41 @@ fn a_document_that_was_left_out_does_not_hold_back_the_applied_revision_again() 
     assert_eq!(state(&engine), (30, 0));
 }
 
+/// The applied revision never falls, between any two calls.
+#[test]
+fn the_applied_revision_never_falls() {
+    let mut engine = Knowledge::new(KnowledgeOptions::new());
+    let (mut applied, mut contents) = (0, [(0, 0); 3]);
+    for revision in 1..40_u64 {
+        let document = [0, 1, 0, 2][revision as usize % 4];
+        contents[document] = (revision, revision % 5);
+        let mut next = vec![changed(&format!("{document}"), revision)];
+        while let Some(input) = next.pop() {
+            engine.handle(NOW, input).unwrap();
+            assert!(engine.applied() >= applied, "{} after {applied}", engine.applied());
+            applied = engine.applied();
+            while let Some(output) = engine.poll_output() {
+                assert!(engine.applied() >= applied, "{} after {applied}: {output:?}", engine.applied());
+                applied = engine.applied();
+                match output {
+                    Output::Read { document } => {
+                        let (revision, content) = contents[document.as_str().parse::<usize>().unwrap()];
+                        let text = Document::new(format!("{document} is {content}"));
+                        let found = (content > 0).then_some((revision, text));
+                        next.push(Input::Read { document, found });
+                    }
+                    Output::Chunk { document, text } => next.push(chunked(document.as_str(), &text)),
+                    Output::Embed { job, chunks } => {
+                        next.push(Input::Embedded { job, vectors: vec![1.0; chunks.len()] });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(applied, revision);
+    }
+}
+
 /// Chunks of a document that was not complete at the save leave the indexes after a restart.
 #[test]
 fn unfinished_chunks_are_removed_after_a_restart() {
