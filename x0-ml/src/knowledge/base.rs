@@ -442,7 +442,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
 
     /// When a save takes vectors of withdrawn text out of the cache; `None` while a save runs.
     fn forget_at(&self) -> Option<Duration> {
-        self.withdrawn_since.filter(|_| self.running.is_none()).map(|since| since + self.withdrawn_max)
+        // A time that is too long for the clock ends never.
+        self.withdrawn_since.filter(|_| self.running.is_none())?.checked_add(self.withdrawn_max)
     }
 
     /// Lets other threads make and write the files of saves, so that documents are indexed meanwhile.
@@ -681,7 +682,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             let goes = if withdrawn.contains(chunk) { saved.contains(chunk) } else { is_settled };
             live.contains(chunk) || !goes
         };
-        let is_old = self.withdrawn_since.is_some_and(|since| since + self.withdrawn_max <= now);
+        let is_old =
+            self.withdrawn_since.is_some_and(|since| now.saturating_sub(since) >= self.withdrawn_max);
         if !(self.must_forget || is_old || self.cache.has_waste(&keep)) {
             return true;
         }

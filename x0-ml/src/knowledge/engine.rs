@@ -348,14 +348,20 @@ impl Knowledge {
     /// When [`Input::Timeout`] is due; `None`: never.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let save =
-            self.unsaved_since.filter(|_| !self.is_saving).map(|since| since + self.options.save_interval);
-        [save, self.retry_at, self.rescan_at(), self.waiting.next_due()].into_iter().flatten().min()
+        let save = self.save_at().filter(|_| !self.is_saving);
+        let times = [save, self.retry_at, self.rescan_at(), self.waiting.next_due()];
+        // A time that is too long for the clock ends never.
+        times.into_iter().flatten().min().filter(|at| *at < Duration::MAX)
+    }
+
+    /// When the first unsaved change has waited for its interval.
+    fn save_at(&self) -> Option<Duration> {
+        self.unsaved_since.map(|since| since.saturating_add(self.options.save_interval))
     }
 
     /// When documents that were left out are looked for again.
     fn rescan_at(&self) -> Option<Duration> {
-        self.left_out_since.map(|since| since + self.options.rescan)
+        self.left_out_since.map(|since| since.saturating_add(self.options.rescan))
     }
 
     /// Takes an input. Follow it by [`poll_output`](Self::poll_output) until `None`.
@@ -595,23 +601,24 @@ impl Knowledge {
                 self.waiting.done(change);
                 self.leave_out(now, document, change.newest);
             } else {
-                self.waiting.put_aside(document, change, now + self.delay(change.attempts), Aside::Failed);
+                let until = now.saturating_add(self.delay(change.attempts));
+                self.waiting.put_aside(document, change, until, Aside::Failed);
             }
             if self.failures >= FAILURES_IN_A_ROW {
-                self.retry_at = Some(now + self.options.retry);
+                self.retry_at = Some(now.saturating_add(self.options.retry));
             }
         } else {
             // The scan begins again: its position may be lost with the store.
             self.scan = None;
             self.is_scan_due = true;
-            self.retry_at = Some(now + self.delay(self.failures));
+            self.retry_at = Some(now.saturating_add(self.delay(self.failures)));
         }
         Ok(())
     }
 
     /// The wait after so many failures.
     fn delay(&self, failures: u32) -> Duration {
-        self.options.retry * (1 << failures.saturating_sub(1).min(6))
+        self.options.retry.saturating_mul(1 << failures.saturating_sub(1).min(6))
     }
 
     /// The document that is worked on has nothing more to do.
@@ -628,7 +635,8 @@ impl Knowledge {
     fn late(&mut self, now: Duration) -> Result<(), HandleError> {
         let work = self.work.take_if(|work| matches!(work.step, Step::Reading));
         let Work { document, change, .. } = work.ok_or(HandleError::NotAsked { input: "Late" })?;
-        self.waiting.put_aside(document, change, now + self.options.late_max, Aside::Late);
+        let until = now.saturating_add(self.options.late_max);
+        self.waiting.put_aside(document, change, until, Aside::Late);
         Ok(())
     }
 
@@ -695,7 +703,7 @@ impl Knowledge {
             }
         }
         self.update_applied();
-        let is_due = self.unsaved_since.is_some_and(|since| now >= since + self.options.save_interval);
+        let is_due = self.save_at().is_some_and(|at| at <= now);
         if !self.is_saving && self.unsaved > 0 && (is_due || self.unsaved >= self.options.save_changes) {
             self.save();
         }

@@ -235,6 +235,34 @@ fn a_document_that_was_left_out_does_not_hold_back_the_applied_revision_again() 
     assert_eq!(state(&engine), (30, 0));
 }
 
+/// The longest times are never over.
+#[test]
+fn times_without_end_are_accepted() {
+    let (max, read) = (Duration::MAX, |name: &str| Some(Output::Read { document: name.into() }));
+    let options = KnowledgeOptions::new().attempts_max(2).retry(max).save_interval(max);
+    let mut engine = Knowledge::new(options.rescan(max).late_max(max));
+    engine.handle(NOW, changed("a", 1)).unwrap();
+    assert_eq!(engine.poll_output(), read("a"));
+    engine.handle(NOW, Input::Failed).unwrap();
+    engine.handle(NOW, changed("a", 2)).unwrap();
+    assert_eq!((engine.poll_output(), engine.poll_timeout()), (read("a"), None));
+    engine.handle(NOW, Input::Failed).unwrap();
+    assert_eq!(engine.poll_output(), Some(Output::LeftOut { document: "a".into() }));
+    engine.handle(NOW, changed("b", 3)).unwrap();
+    assert_eq!((engine.poll_output(), engine.poll_timeout()), (read("b"), None));
+    engine.handle(NOW, Input::Read { document: "b".into(), found: Some((3, Document::new("b"))) }).unwrap();
+    engine.poll_output().unwrap();
+    engine.handle(NOW, chunked("b", "b")).unwrap();
+    let Some(Output::Embed { job, .. }) = engine.poll_output() else { panic!() };
+    engine.handle(NOW, Input::Embedded { job, vectors: vec![1.0] }).unwrap();
+    while engine.poll_output().is_some() {}
+    engine.handle(NOW, changed("c", 4)).unwrap();
+    assert_eq!(engine.poll_output(), read("c"));
+    engine.handle(NOW, Input::Late).unwrap();
+    engine.handle(NOW * 2, Input::Timeout).unwrap();
+    assert_eq!((engine.poll_output(), engine.poll_timeout(), engine.applied()), (None, None, 3));
+}
+
 /// The applied revision never falls, between any two calls.
 #[test]
 fn the_applied_revision_never_falls() {

@@ -83,6 +83,21 @@ fn documents_are_indexed_while_a_save_runs() {
     }
 }
 
+#[test]
+fn withdrawn_vectors_can_stay_for_ever() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    let options = options().knowledge(KnowledgeOptions::new()).withdrawn_max(Duration::MAX);
+    let mut base = Base::open(options, store.clone(), Counting::new(), folder).unwrap();
+    put(&store, "alpha", text("alpha", 3));
+    put(&store, "beta", text("beta", 40));
+    base.run(NOW).unwrap();
+    remove(&store, "alpha");
+    base.run(Duration::from_secs(1)).unwrap();
+    let (cached, at) = (base.cached(), base.poll_timeout().unwrap());
+    base.run(at).unwrap();
+    assert_eq!((base.cached(), base.poll_timeout()), (cached, None));
+}
+
 /// The cache is not written again for a single chunk of many before the time is over.
 #[test]
 fn withdrawn_vectors_leave_the_cache_in_time() {

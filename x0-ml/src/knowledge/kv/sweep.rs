@@ -68,7 +68,7 @@ impl Sweep {
         for (place, (key, revision)) in loose.into_iter().enumerate() {
             let before = self.waiting.get(&key).filter(|(before, _)| *before == revision);
             let since = before.map_or(now, |(_, since)| *since);
-            if now < since + grace {
+            if now.saturating_sub(since) < grace {
                 waiting.insert(key, (revision, since));
             } else if cells.delete(&key, revision)? {
                 *(if place < records { &mut swept.records } else { &mut swept.pieces }) += 1;
@@ -78,7 +78,7 @@ impl Sweep {
         for (id, writes) in long_texts.loose(&used_blobs) {
             let before = self.waiting_blobs.get(&id).filter(|(before, _)| *before == writes);
             let since = before.map_or(now, |(_, since)| *since);
-            if now < since + grace {
+            if now.saturating_sub(since) < grace {
                 waiting_blobs.insert(id, (writes, since));
             } else {
                 swept.blobs += usize::from(long_texts.remove(&id, writes));

@@ -265,6 +265,18 @@ fn run(collection: &mut KvKnowledge) -> (Texts, Texts, bool) {
 }
 
 #[test]
+fn a_grace_period_can_be_without_end() {
+    let (store, options) = (Store::open_in_memory(), KvKnowledgeOptions::new().grace(Duration::MAX));
+    let mut collection = KvKnowledge::create(&store, "manuals", KINDS[0], options).unwrap();
+    collection.put(&"a".into(), Document::new("one")).unwrap();
+    collection.remove(&"a".into()).unwrap();
+    for now in [GRACE, GRACE * 2] {
+        let swept = collection.sweep(now).unwrap();
+        assert_eq!((swept.records, swept.pieces, swept.waiting), (0, 0, 2));
+    }
+}
+
+#[test]
 fn a_writer_that_stops_anywhere_leaves_a_document_as_it_was_or_as_it_shall_be() {
     for kind in KINDS {
         let mut is_whole = false;
