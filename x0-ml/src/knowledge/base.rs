@@ -659,10 +659,19 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
 
     /// The file of the index was written, or not; `withdrawn`: what it holds no more.
     fn saved(&mut self, now: Duration, written: Option<usize>, withdrawn: &HashSet<ChunkId>) -> Input {
-        if let Some(len) = written {
-            self.telemetry.saved(len);
-        }
-        self.is_saved = self.forget_withdrawn(now, withdrawn) && written.is_some();
+        self.is_saved = match written {
+            Some(len) => {
+                self.telemetry.saved(len);
+                self.forget_withdrawn(now, withdrawn)
+            }
+            None => {
+                // The earlier file still needs the vectors. The next save that succeeds takes them out.
+                if self.forget_at().is_some_and(|at| at <= now) {
+                    (self.must_forget, self.withdrawn_since) = (true, Some(now));
+                }
+                false
+            }
+        };
         Input::Saved { is_durable: self.is_saved }
     }
 

@@ -129,9 +129,23 @@ fn withdrawn_vectors_leave_the_cache_in_time() {
     remove(&store, "beta");
     base.run(at(400)).unwrap();
     let before = base.cached();
-    folder.fail(0, 2);
+    folder.fail(0, 1);
     base.run(at(430)).unwrap();
     assert_eq!(base.cached(), before);
     base.run(at(460)).unwrap();
     assert!(base.cached() < before);
+    // A disk that is full when the time is over delays it as well.
+    put(&store, "secret", "Zanzibar");
+    put(&store, "alpha", text("alpha", 9));
+    base.run(at(500)).unwrap();
+    base.run(at(530)).unwrap();
+    remove(&store, "secret");
+    base.run(at(600)).unwrap();
+    base.run(at(630)).unwrap();
+    let before = base.cached();
+    folder.fail(0, 1);
+    base.run(at(900)).unwrap();
+    assert_eq!((base.cached(), base.poll_timeout()), (before, Some(at(930))));
+    base.run(at(930)).unwrap();
+    assert_eq!((base.cached(), base.poll_timeout()), (before - 1, None));
 }

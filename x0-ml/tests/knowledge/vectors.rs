@@ -201,6 +201,29 @@ fn a_lost_cache_builds_the_index_again() {
     check(&base, &store);
 }
 
+/// The file of the index stays as it was, and so does the cache that it ranks by.
+#[test]
+fn a_save_that_fails_leaves_the_vectors_of_the_earlier_file() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let folder = SharedFolder::new(SimFolder::new(1));
+    fill(&store);
+    let mut base = open(&store, &embedder, &folder, ExactVectors::Cache);
+    base.run(NOW).unwrap();
+    assert!(base.save(NOW).unwrap());
+    remove(&store, "beta");
+    base.run(NOW).unwrap();
+    folder.fail(0, 1);
+    assert!(!base.save(NOW).unwrap());
+    let copy = SharedFolder::new(folder.take());
+    let cached = base.cached();
+    assert!(base.save(NOW).unwrap() && base.cached() < cached, "the next save takes them out");
+    let mut base = open(&store, &embedder, &copy, ExactVectors::Cache);
+    assert!(base.opening().rebuild.is_none(), "{:?}", base.opening());
+    store.store.lock().unwrap().cut();
+    base.run(NOW).unwrap();
+    check(&base, &store);
+}
+
 /// A vector that the full disk does not take is not indexed before there is room.
 #[test]
 fn a_full_disk_holds_the_document_back() {
