@@ -258,6 +258,11 @@ impl EmbeddingCache {
         8 * (self.len - kept) >= self.len
     }
 
+    /// Whether all chunks that are held are of these.
+    pub(crate) fn holds_only(&self, these: &dyn Fn(&ChunkId) -> bool) -> bool {
+        self.records.keys().all(these)
+    }
+
     /// The place of a chunk's record among the others.
     pub(crate) fn record(&self, chunk: &ChunkId) -> Option<usize> {
         self.records.get(chunk).copied()

@@ -207,6 +207,8 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     withdrawn_max: Duration,
     /// The next save takes them out of the cache: the caller asked for it, or the last attempt failed.
     must_forget: bool,
+    /// The cache may hold vectors of text that was withdrawn before the start.
+    is_unchecked: bool,
     beside: Option<Beside>,
     running: Option<Running>,
     /// Whether the last save succeeded.
@@ -335,6 +337,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             withdrawn_since: None,
             withdrawn_max: options.withdrawn_max.unwrap_or(WITHDRAWN_MAX),
             must_forget: false,
+            is_unchecked: true,
             beside: None,
             running: None,
             is_saved: false,
@@ -422,7 +425,25 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             self.handle(now, Input::Timeout)?;
             return Ok(true);
         }
+        self.check_cache(now);
         Ok(false)
+    }
+
+    /// Looks for vectors of text that was withdrawn before the start, once the indexes are those of the
+    /// store: a process that ended before its cache was written again knew of them.
+    fn check_cache(&mut self, now: Duration) {
+        if !self.is_unchecked || self.withdrawn_since.is_some() {
+            return;
+        }
+        let engine = self.searcher.engine();
+        if !engine.is_idle() {
+            return;
+        }
+        if self.cache.holds_only(&|chunk| engine.passages().number(chunk).is_some()) {
+            self.is_unchecked = false;
+        } else {
+            self.withdrawn_since = Some(now);
+        }
     }
 
     /// Steps until nothing is to be done at `now`.
@@ -701,6 +722,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {
             self.withdrawn.retain(|chunk| !saved.contains(chunk));
+            self.is_unchecked &= !is_settled;
         }
         self.must_forget = compacted.is_err();
         self.withdrawn_since = (!self.withdrawn.is_empty()).then_some(now);

@@ -83,6 +83,43 @@ fn documents_are_indexed_while_a_save_runs() {
     }
 }
 
+/// The process ends after the index was saved without a text, and before its vector left the cache.
+#[test]
+fn withdrawn_vectors_leave_the_cache_after_a_crash() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    let at = Duration::from_secs;
+    let open = || {
+        let options = options().knowledge(KnowledgeOptions::new()).withdrawn_max(at(300));
+        Base::open(options, store.clone(), Counting::new(), folder.clone()).unwrap()
+    };
+    let mut base = open();
+    put(&store, "secret", "Zanzibar");
+    put(&store, "alpha", text("alpha", 29));
+    base.run(NOW).unwrap();
+    remove(&store, "secret");
+    base.run(NOW).unwrap();
+    base.run(at(30)).unwrap();
+    let cached = base.cached();
+    assert_eq!((is_saved(&folder), cached), (true, base.reader().len() + 1));
+    drop(base);
+    store.store.lock().unwrap().cut();
+    let mut base = open();
+    base.run(NOW).unwrap();
+    // The time is over while a document is late, which may need vectors of the cache.
+    *store.late.lock().unwrap() = Some("late".into());
+    put(&store, "late", "late");
+    base.run(at(299)).unwrap();
+    base.run(at(300)).unwrap();
+    assert_eq!((base.cached(), base.engine().is_idle()), (cached, false));
+    base.run(at(359)).unwrap();
+    assert_eq!((base.engine().is_idle(), base.poll_timeout()), (true, Some(at(659))));
+    base.run(at(659)).unwrap();
+    assert_eq!(base.cached(), cached - 1);
+    base.run(at(2000)).unwrap();
+    base.run(at(2060)).unwrap();
+    assert_eq!(base.cached(), base.reader().len());
+}
+
 #[test]
 fn withdrawn_vectors_can_stay_for_ever() {
     let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
