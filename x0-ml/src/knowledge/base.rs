@@ -779,7 +779,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         }
         self.telemetry.cached(chunks.len() - missing.len());
         if missing.is_empty() {
-            return Ok(vectors);
+            // The file may be another one than the source reads.
+            return if self.follow_cache() { Ok(vectors) } else { Err(()) };
         }
         let texts: Vec<&str> = missing.iter().map(|place| chunks[*place].content()).collect();
         let mut new = vec![0.0; texts.len() * dimensions];

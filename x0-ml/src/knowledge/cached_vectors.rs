@@ -25,9 +25,12 @@ struct State {
     /// The file of one generation, which stays readable after another file took its name.
     file: Option<Box<dyn OpenFile>>,
     generation: u64,
-    /// Chunks, and the places of their records in the file.
+    /// Chunks, and the places of their records in the file; [`NOWHERE`] if it has none.
     records: HashMap<VectorId, (ChunkId, usize)>,
 }
+
+/// A place at which nothing is read.
+const NOWHERE: usize = usize::MAX;
 
 impl CachedVectors {
     /// A source without vectors, which reads the file `name`.
@@ -42,9 +45,11 @@ impl CachedVectors {
         chunks: impl IntoIterator<Item = (VectorId, ChunkId)>,
     ) -> usize {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Places in another file are found when this one is opened.
+        let is_same = state.generation == cache.generation();
         let place = |(id, chunk): (VectorId, ChunkId)| match cache.record(&chunk) {
             Some(record) => {
-                state.records.insert(id, (chunk, record));
+                state.records.insert(id, (chunk, if is_same { record } else { NOWHERE }));
                 0
             }
             None => 1,
@@ -69,8 +74,8 @@ impl CachedVectors {
         let file = folder.open(self.name)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.records.values_mut().for_each(|(chunk, record)| {
-            // A record that was damaged is not in the new file. Its place is none, and a read finds that.
-            *record = cache.record(chunk).unwrap_or(usize::MAX);
+            // A record that was damaged is not in the new file, and a read finds that.
+            *record = cache.record(chunk).unwrap_or(NOWHERE);
         });
         (state.file, state.generation) = (Some(file), cache.generation());
         Ok(())

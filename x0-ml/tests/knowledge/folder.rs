@@ -26,6 +26,8 @@ pub(crate) struct SimFolder {
     crash_at: Option<usize>,
     /// Operations that fail although the power stays, as on a full disk.
     failing: std::ops::Range<usize>,
+    /// Times that no file can be opened.
+    failing_opens: usize,
     seed: u64,
 }
 
@@ -39,6 +41,7 @@ impl SimFolder {
             operations: 0,
             crash_at: None,
             failing: 0..0,
+            failing_opens: 0,
             seed,
         }
     }
@@ -211,6 +214,11 @@ impl SharedFolder {
         self.0.lock().unwrap().fail(after, count);
     }
 
+    /// Lets so many files not be opened.
+    pub(crate) fn fail_opens(&self, count: usize) {
+        self.0.lock().unwrap().failing_opens = count;
+    }
+
     /// Damages a byte of a file.
     pub(crate) fn damage(&self, name: &str, at: usize) {
         self.0.lock().unwrap().inode(name).written[at] ^= 0x20;
@@ -239,7 +247,11 @@ impl OpenFile for SimFile {
 
 impl Folder for SharedFolder {
     fn open(&mut self, name: &str) -> io::Result<Box<dyn OpenFile>> {
-        let folder = self.0.lock().unwrap();
+        let mut folder = self.0.lock().unwrap();
+        if let Some(left) = folder.failing_opens.checked_sub(1) {
+            folder.failing_opens = left;
+            return Err(io::Error::other("too many open files"));
+        }
         let inode =
             *folder.names.get(name).filter(|_| !folder.has_crashed()).ok_or(io::ErrorKind::NotFound)?;
         drop(folder);

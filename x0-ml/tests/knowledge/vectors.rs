@@ -224,6 +224,32 @@ fn a_save_that_fails_leaves_the_vectors_of_the_earlier_file() {
     check(&base, &store);
 }
 
+/// The new file of the cache cannot be opened when it takes the name, and once more later.
+#[test]
+fn places_of_a_file_that_cannot_be_opened_are_not_used() {
+    let (store, embedder) = (Shared::default(), Counting::new());
+    let folder = SharedFolder::new(SimFolder::new(1));
+    fill(&store);
+    let mut base = open(&store, &embedder, &folder, ExactVectors::Cache);
+    base.run(NOW).unwrap();
+    let cached = base.cached();
+    remove(&store, "alpha");
+    folder.fail_opens(2);
+    // The second change since the last save: the cache is written again.
+    base.run(NOW).unwrap();
+    assert!(base.cached() < cached);
+    answers(&base);
+    // The vectors of a new document are in the file, which cannot be read: the next attempt finds them there.
+    put(&store, "delta", "one topic");
+    base.run(NOW).unwrap();
+    assert_eq!((base.engine().stats().failures, base.engine().passages().documents_len()), (1, 2));
+    for second in 1..5 {
+        base.run(Duration::from_secs(second)).unwrap();
+        answers(&base);
+    }
+    check(&base, &store);
+}
+
 /// A vector that the full disk does not take is not indexed before there is room.
 #[test]
 fn a_full_disk_holds_the_document_back() {
