@@ -66,6 +66,23 @@ fn vectors_survive_a_restart_and_a_compaction() {
     assert_eq!(get(&cache, &mut folder, 9), Some(99.0));
 }
 
+/// The folder cannot be synced after the new file took the name: places are those of the new file.
+#[test]
+fn a_compaction_that_is_not_durable_leaves_the_vectors_readable() {
+    let mut folder = SimFolder::new(1);
+    let mut cache = filled(&mut folder, 10);
+    // One write, one block of records, a sync and a rename come before.
+    folder.fail(4, 1);
+    let before = cache.len();
+    assert!(cache.compact(&mut folder, &|id| *id != chunk(0)).is_err());
+    assert_eq!((before, cache.len()), (10, 9));
+    for _ in 0..2 {
+        assert_eq!((get(&cache, &mut folder, 1), get(&cache, &mut folder, 9)), (Some(1.0), Some(9.0)));
+        cache.put(&mut folder, &[(chunk(20), &[20.0, 0.0, 0.0])]).unwrap();
+    }
+    assert_eq!((get(&cache, &mut folder, 0), get(&cache, &mut folder, 20)), (None, Some(20.0)));
+}
+
 #[test]
 fn another_model_begins_empty() {
     let mut folder = SimFolder::new(1);

@@ -201,11 +201,12 @@ impl EmbeddingCache {
         self.is_suspect = true;
         self.generation += 1;
         folder.rename(&beside, &self.name).map_err(|source| self.io("rename", source))?;
-        folder.sync_folder().map_err(|source| self.io("sync", source))?;
-        self.is_suspect = false;
+        // The name is that of the new file from here on, also if it is not durable.
         let compacted = Compacted { dropped: self.len - kept.len(), damaged: wanted - kept.len() };
         self.len = kept.len();
         self.records = kept.into_iter().enumerate().map(|(place, (_, chunk))| (chunk, place)).collect();
+        folder.sync_folder().map_err(|source| self.io("sync", source))?;
+        self.is_suspect = false;
         Ok(compacted)
     }
 
