@@ -163,22 +163,24 @@ impl<'a> Retriever<'a> {
         let passing = (!query.filter.is_empty()).then(|| Passing::new(self.passages, &query.filter));
         let passes = |id: VectorId| passing.as_ref().is_none_or(|passing| passing.contains(id));
         let filter: Option<Filter<'_>> = passing.is_some().then_some(&passes as Filter<'_>);
+        // Chunks of a document that is not complete yet, or of a revision that leaves, must not fill a list.
+        let is_placed = |id: VectorId| self.passages.chunks.contains_key(&id);
+        let placed = |len: usize| (len > self.passages.chunks_len()).then_some(&is_placed as Filter<'_>);
         let mut dense = match (query.mode, query.vector) {
             (Mode::Lexical, _) => Vec::new(),
             (_, None) => return Err(QueryError::NoVector),
             (_, Some(vector)) => {
                 let mut search = Search::new(vector, depth);
-                search.filter = filter;
+                search.filter = filter.or_else(|| placed(self.vectors.len()));
                 self.vectors.search(&search).map_err(QueryError::Search)?
             }
         };
-        // Chunks of a document that is not complete yet must not fill the list.
-        let is_placed = |id: VectorId| self.passages.chunks.contains_key(&id);
-        let is_any_unplaced = self.lexical.len() > self.passages.chunks_len();
-        let placed: Option<Filter<'_>> = is_any_unplaced.then_some(&is_placed as Filter<'_>);
         let mut lexical = match query.mode {
             Mode::Dense => Vec::new(),
-            Mode::Hybrid | Mode::Lexical => self.lexical.search(query.text, depth, filter.or(placed)),
+            Mode::Hybrid | Mode::Lexical => {
+                let filter = filter.or_else(|| placed(self.lexical.len()));
+                self.lexical.search(query.text, depth, filter)
+            }
         };
         // Numbers are given in the order of arrival, which is another one on each node.
         let chunk = |id: VectorId| self.passages.chunks.get(&id).map(|held| held.chunk);

@@ -227,6 +227,26 @@ fn a_document_that_changes_is_cited_once_at_every_moment() {
     assert!(seen.iter().any(|(applied, ..)| *applied == revisions[1]));
 }
 
+/// The chunks of an earlier revision leave after the new one is published. They are more than a list holds.
+#[test]
+fn a_revision_that_leaves_hides_no_other_one() {
+    let store = Shared::default();
+    put(&store, "alpha", text("alpha", 400));
+    let mut base = open(&store, &Counting::new(), SimFolder::new(1));
+    base.run(NOW).unwrap();
+    assert!(base.reader().len() > 150);
+    let revision = put(&store, "alpha", "unlike all of it");
+    let mut revisions = Vec::new();
+    while base.step(NOW).unwrap() {
+        for mode in [Mode::Dense, Mode::Hybrid] {
+            let hits = base.query("Sentence 1 of alpha names topic", 1, mode).unwrap();
+            assert_eq!(hits.len(), 1, "{mode:?} after {revisions:?}");
+            revisions.push(hits[0].revision);
+        }
+    }
+    assert!(revisions.is_sorted() && revisions.last() == Some(&revision), "{revisions:?}");
+}
+
 fn documents(hits: &[Hit]) -> Vec<&str> {
     hits.iter().map(|hit| hit.document.as_str()).collect()
 }
@@ -249,7 +269,7 @@ fn an_answer_can_prefer_what_is_new() {
     assert_eq!(answer(query.diversity(1.0)), plain);
 }
 
-/// Near-duplicates among all candidates count once, also behind the first `k`.
+/// Near-duplicates among all candidates count once, also after the first `k`.
 #[test]
 fn what_is_new_is_not_cited_twice() {
     let store = Shared::default();
