@@ -27,6 +27,13 @@ impl ChunkId {
         Self(Digest(bytes))
     }
 
+    /// The first eight bytes as a number: names are in the same order as their prefixes.
+    #[must_use]
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self.as_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The 32 bytes of the hash.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -637,7 +637,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
                     // `embed` has checked that the index takes each of these vectors.
                     let is_in = self.index.insert(chunk.id, vector).is_ok();
                     debug_assert!(is_in, "a checked vector is inserted");
-                    self.searcher.change().lexical.insert(chunk.id, chunk.content());
+                    let (content, order) = (chunk.content(), chunk.chunk.prefix());
+                    self.searcher.change().lexical.insert_ordered(chunk.id, content, order);
                 }
                 return None;
             }
@@ -824,8 +825,11 @@ fn restore(
     }
     let engine = Knowledge::restore(options.knowledge, snapshot.catalogue).map_err(damaged)?;
     index.restore(snapshot.vectors).map_err(KnowledgeError::Restore)?;
-    let lexical =
+    let mut lexical =
         LexicalIndex::restore(snapshot.lexical, options.lexical).map_err(KnowledgeError::Restore)?;
+    for (id, chunk) in engine.passages().chunks() {
+        lexical.set_order(id, chunk.prefix());
+    }
     let is_whole = engine.passages().numbers().all(|id| index.contains(id) && lexical.contains(id));
     if !is_whole || index.len() != lexical.len() {
         return Err(damaged(Damage { offset: 0, reason: "catalogue and indexes hold different chunks" }));

@@ -80,9 +80,19 @@ pub struct LexicalIndex {
 #[derive(Debug, Clone)]
 pub(super) struct Text {
     pub(super) id: VectorId,
+    /// Its place among texts of the same score.
+    pub(super) order: u64,
     /// Words of the text.
     pub(super) len: u32,
     pub(super) terms: Box<[usize]>,
+}
+
+/// A text that holds a word of a query.
+#[derive(Clone, Copy)]
+struct Found {
+    score: f32,
+    slot: u32,
+    order: u64,
 }
 
 impl LexicalIndex {
@@ -128,6 +138,13 @@ impl LexicalIndex {
 
     /// Adds a text, or replaces the one of this number.
     pub fn insert(&mut self, id: VectorId, text: &str) {
+        self.insert_ordered(id, text, id.0);
+    }
+
+    /// Adds a text, or replaces the one of this number. Texts of equal score stand in the ascending order of
+    /// `order`, which is the number itself by default. A file does not hold it: see
+    /// [`set_order`](Self::set_order).
+    pub fn insert_ordered(&mut self, id: VectorId, text: &str, order: u64) {
         let (mut counts, mut len) = (BTreeMap::<String, u32>::new(), 0_u32);
         self.each_word(text, &mut |word| {
             len = len.saturating_add(1);
@@ -136,10 +153,23 @@ impl LexicalIndex {
                 None => _ = counts.insert(word.to_owned(), 1),
             }
         });
-        self.insert_counts(id, len, counts);
+        self.insert_counts(id, order, len, counts);
     }
 
-    pub(super) fn insert_counts(&mut self, id: VectorId, len: u32, counts: BTreeMap<String, u32>) {
+    /// Sets the place of a text among those of equal score, after the index was restored. `false`: the text
+    /// is not held.
+    pub fn set_order(&mut self, id: VectorId, order: u64) -> bool {
+        let text = self.slot_of.get(&id).and_then(|slot| self.texts[*slot as usize].as_mut());
+        text.map(|text| text.order = order).is_some()
+    }
+
+    pub(super) fn insert_counts(
+        &mut self,
+        id: VectorId,
+        order: u64,
+        len: u32,
+        counts: BTreeMap<String, u32>,
+    ) {
         self.remove(id);
         let slot = self.free.pop().map_or_else(
             || {
@@ -157,7 +187,7 @@ impl LexicalIndex {
             list.insert(place, (slot, count));
             terms.push(term);
         }
-        self.texts[slot as usize] = Some(Text { id, len, terms: terms.into() });
+        self.texts[slot as usize] = Some(Text { id, order, len, terms: terms.into() });
         self.slot_of.insert(id, slot);
         self.len_total += u64::from(len);
     }
@@ -182,8 +212,8 @@ impl LexicalIndex {
         true
     }
 
-    /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order of
-    /// their numbers.
+    /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order that
+    /// [`insert_ordered`](Self::insert_ordered) gave them, and then in that of their numbers.
     ///
     /// The score of a word that stands twice in the query counts twice.
     #[must_use]
@@ -210,20 +240,26 @@ impl LexicalIndex {
                 scores[*slot as usize] += weight * rarity * count / (count + norm);
             }
         }
-        let mut found: Vec<Neighbour> = scores
-            .into_iter()
+        let id = |slot: u32| self.texts[slot as usize].as_ref().map_or(VectorId(u64::MAX), |text| text.id);
+        let mut found: Vec<Found> = (0..)
+            .zip(scores)
             .zip(&self.texts)
-            .filter(|(score, _)| *score > 0.0)
-            .filter_map(|(score, text)| text.as_ref().map(|text| Neighbour { id: text.id, score }))
-            .filter(|near| filter.is_none_or(|passes| passes(near.id)))
+            .filter(|((_, score), _)| *score > 0.0)
+            .filter_map(|((slot, score), text)| {
+                let text = text.as_ref().filter(|text| filter.is_none_or(|passes| passes(text.id)))?;
+                Some(Found { score, slot, order: text.order })
+            })
             .collect();
-        let order = |a: &Neighbour, b: &Neighbour| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id));
+        let order = |a: &Found, b: &Found| {
+            let by_order = b.score.total_cmp(&a.score).then(a.order.cmp(&b.order));
+            by_order.then_with(|| id(a.slot).cmp(&id(b.slot)))
+        };
         if found.len() > k && k > 0 {
             found.select_nth_unstable_by(k - 1, order);
         }
         found.truncate(k);
         found.sort_unstable_by(order);
-        found
+        found.into_iter().map(|found| Neighbour { id: id(found.slot), score: found.score }).collect()
     }
 
     /// How alike two texts are: the share of their different words that both hold (Jaccard 1901), from 0 to

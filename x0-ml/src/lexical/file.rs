@@ -52,7 +52,8 @@ impl LexicalIndex {
         file.finish()
     }
 
-    /// The index that [`save`](Self::save) wrote.
+    /// The index that [`save`](Self::save) wrote. Equal scores are in the order of numbers again, until
+    /// [`set_order`](Self::set_order).
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -96,7 +97,7 @@ impl LexicalIndex {
                 before = Some(word);
                 counts.insert((*content).to_owned(), count);
             }
-            index.insert_counts(VectorId(id), len, counts);
+            index.insert_counts(VectorId(id), id, len, counts);
         }
         if used.contains(&false) {
             return Err(texts.damage("a word stands in no text").into());

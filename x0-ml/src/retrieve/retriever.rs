@@ -150,7 +150,10 @@ impl<'a> Retriever<'a> {
     }
 
     /// The best passages, the best first. Those of equal score stand in the order of their chunks'
-    /// identities, so that indexes over the same documents answer alike.
+    /// identities, so that indexes over the same documents answer alike. A list by words is cut off in the
+    /// order of [`LexicalIndex::insert_ordered`], in which a
+    /// [`KnowledgeBase`](crate::knowledge::KnowledgeBase) gives the [prefixes](crate::chunk::ChunkId::prefix)
+    /// of these identities; a list by meaning, in that of the numbers.
     ///
     /// Overlapping chunks of one document become one passage with the ranks and the score of the best of
     /// them. A chunk that stands in several documents that pass the filter is cited from the first of them by

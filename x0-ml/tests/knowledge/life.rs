@@ -12,7 +12,7 @@ use x0_ml::knowledge::{
 };
 use x0_ml::retrieve::{Document, DocumentId, Hit, Mode, PassageFilter, Query, QueryError};
 
-use crate::folder::SimFolder;
+use crate::folder::{SharedFolder, SimFolder};
 use crate::support::{Base, Counting, Shared, check, open, options, put, remove, text};
 
 const NOW: Duration = Duration::ZERO;
@@ -274,6 +274,36 @@ fn nodes_that_indexed_in_another_order_answer_alike() {
     for mode in [Mode::Lexical, Mode::Hybrid] {
         assert_eq!(answers(&forward, mode), answers(&backward, mode), "{mode:?}");
     }
+}
+
+/// More documents have the same score than a list holds: all nodes choose the same ones, also after a
+/// restart.
+#[test]
+fn nodes_cut_equal_scores_off_alike() {
+    let names: Vec<String> = (0..250).map(|n| format!("doc{n}")).collect();
+    let answer = |base: &KnowledgeBase<Shared, Counting, SharedFolder>| {
+        let hits = base.query("topic", 20, Mode::Lexical).unwrap();
+        hits.into_iter().map(|hit| hit.document.to_string()).collect::<Vec<_>>()
+    };
+    let answers = |order: &[&String]| {
+        let (store, embedder) = (Shared::default(), Counting::new());
+        let folder = SharedFolder::new(SimFolder::new(1));
+        let open = || {
+            let options = options().knowledge(KnowledgeOptions::new());
+            KnowledgeBase::open(options, store.clone(), embedder.clone(), folder.clone()).unwrap()
+        };
+        let mut base = open();
+        for name in order {
+            put(&store, name, format!("topic of {name}"));
+            base.run(NOW).unwrap();
+        }
+        base.save(NOW).unwrap();
+        [answer(&base), answer(&open())]
+    };
+    let (forward, backward): (Vec<_>, Vec<_>) = (names.iter().collect(), names.iter().rev().collect());
+    let [live, restored] = answers(&forward);
+    assert_eq!((live.len(), &live), (20, &restored));
+    assert_eq!(answers(&backward), [live.clone(), live]);
 }
 
 #[test]
