@@ -316,6 +316,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             match restored {
                 Ok(restored) => (held, index) = restored,
                 Err(error) => {
+                    // The chunks of the rejected catalogue.
+                    if let Some(source) = &source {
+                        source.clear();
+                    }
                     telemetry.rebuilt(&error);
                     opening.rebuild = Some(error);
                 }
@@ -870,5 +874,44 @@ fn fingerprint<E: Embedder>(embedder: &E, chunk: ChunkOptions, tokens: &impl Tok
 impl<S, E, F, T> std::fmt::Debug for KnowledgeBase<S, E, F, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KnowledgeBase").field("searcher", &self.searcher).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use std::time::Duration;
+
+    use super::{CACHE, ExactVectors, KnowledgeBase, KnowledgeBaseOptions, KnowledgeError, KnowledgeStore};
+    use crate::embed::HashedWords;
+    use crate::file::DiskFolder;
+    use crate::knowledge::MemoryStore;
+    use crate::retrieve::Document;
+
+    /// The index is built again because the cache lacks one of two vectors.
+    #[test]
+    fn a_rejected_catalogue_leaves_no_vectors_noted() {
+        let path = tempfile::tempdir().unwrap();
+        let mut store = MemoryStore::new();
+        for (name, text) in [("a", "one"), ("b", "two")] {
+            store.put(&name.into(), Document::new(text)).unwrap();
+        }
+        let open = || {
+            let options = KnowledgeBaseOptions::new().vectors(ExactVectors::Cache);
+            let folder = DiskFolder::new(path.path()).unwrap();
+            KnowledgeBase::open(options, store.clone(), HashedWords::new(8), folder).unwrap()
+        };
+        let noted = |base: &KnowledgeBase<_, _, _>| base.source.as_ref().unwrap().len();
+        let mut base = open();
+        base.run(Duration::ZERO).unwrap();
+        assert!(base.save(Duration::ZERO).unwrap());
+        drop(base);
+        assert_eq!(noted(&open()), 2);
+        let file = std::fs::read(path.path().join(CACHE)).unwrap();
+        std::fs::write(path.path().join(CACHE), &file[..file.len() - 1]).unwrap();
+        let base = open();
+        assert!(matches!(base.opening().rebuild, Some(KnowledgeError::VectorsLost { chunks: 1, .. })));
+        assert_eq!(noted(&base), 0);
     }
 }

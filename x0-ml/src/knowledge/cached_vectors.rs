@@ -57,6 +57,17 @@ impl CachedVectors {
         chunks.into_iter().map(place).sum()
     }
 
+    /// Forgets all chunks.
+    pub(super) fn clear(&self) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).records = HashMap::new();
+    }
+
+    /// Chunks noted.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).records.len()
+    }
+
     /// Forgets chunks that left the index.
     pub(super) fn forget(&self, ids: &[VectorId]) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
