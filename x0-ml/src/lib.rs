@@ -57,7 +57,8 @@
 //! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not
 //!   what they promise: at most 20 times their number (a file of one vector in each 8 slots).
 //! - A search of vectors never waits for the writer. A query of a knowledge base waits for changes in memory,
-//!   and never for a store, a model or a file ([`Searcher`](knowledge::Searcher)).
+//!   and never for a store or a model ([`Searcher`](knowledge::Searcher)). It reads a file, for which changes
+//!   and other queries can wait, with [`ExactVectors::Cache`](knowledge::ExactVectors::Cache) only.
 //!
 //! # Limitations
 //! [`HashedWords`](embed::HashedWords) knows words and no meaning; meaning needs the feature `minilm` or a

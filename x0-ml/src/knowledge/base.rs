@@ -58,7 +58,8 @@ pub enum ExactVectors {
     Memory,
     /// In the file of the embedding cache, which a search reads up to `4 * k` times. The answers are the
     /// same. A search that meets a damaged record is an error, and the base embeds the chunk again with its
-    /// next step. Needs [`Folder::open`].
+    /// next step; so is a search of [`reader`](KnowledgeBase::reader) or [`Searcher::vectors`] during which a
+    /// chunk leaves the index. Needs [`Folder::open`].
     Cache,
 }
 
@@ -576,8 +577,8 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// The next output; a publication is carried out.
     fn next_output(&mut self) -> Option<Output> {
         let begun = Telemetry::begin();
-        // A query holds this lock while it reads the vectors and the passages: both change together, and so
-        // does the revision that the engine reports as applied.
+        // A query holds this lock while it reads the vectors, also those in the file of the cache, and the
+        // passages: both change together, and so does the revision that the engine reports as applied.
         let mut held = self.searcher.change();
         let output = held.engine.poll_output();
         if output == Some(Output::Publish) {

@@ -11,8 +11,9 @@ use crate::index::{SourceError, VectorId, VectorSource};
 
 /// Reads the vectors of indexed chunks from the file of the cache, on any thread.
 ///
-/// The base notes a chunk before the index can return it, and forgets it when no version of the index that
-/// queries see holds it any more.
+/// The base notes a chunk before the index can return it, and forgets it with the publication of a version
+/// that does not hold it. A query under the lock of the base sees the newest version. A search without it,
+/// which began before the publication, can meet a chunk that is forgotten; it is an error then.
 pub(super) struct CachedVectors {
     name: &'static str,
     state: RwLock<State>,

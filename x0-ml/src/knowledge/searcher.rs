@@ -10,8 +10,9 @@ use crate::lexical::LexicalIndex;
 use crate::retrieve::{Hit, Query, Retriever};
 use crate::telemetry::{Stage, Telemetry};
 
-/// The state that queries read. Its lock is held for changes in memory only: no store, model or file is
-/// waited for under it.
+/// The state that queries read. The base holds its lock for changes in memory only: it waits for no store,
+/// model or file under it. A query holds it while it reads exact vectors, which are in a file with
+/// [`ExactVectors::Cache`](super::ExactVectors::Cache).
 pub(super) struct Held {
     pub(super) engine: Knowledge,
     pub(super) lexical: LexicalIndex,
@@ -19,7 +20,9 @@ pub(super) struct Held {
 
 /// Answers queries on any thread while a [`KnowledgeBase`](super::KnowledgeBase) works on another one.
 ///
-/// A query waits for no store, no embedding and no file of the base, only for a change in memory.
+/// A query waits for no store and no embedding of the base, only for a change in memory. With
+/// [`ExactVectors::Cache`](super::ExactVectors::Cache) it reads up to `4 * k` vectors from the file of the
+/// cache; the next change of the base waits for that, and later queries wait for the change.
 #[derive(Clone)]
 pub struct Searcher {
     held: Arc<RwLock<Held>>,

@@ -96,7 +96,7 @@ impl Cluster {
         self.members.insert(number, Member { node, faults, _mux: mux });
     }
 
-    /// Stops a node without a word to anybody, and waits until its files are free.
+    /// Stops a node without notice to the others, and waits until its files are free.
     fn kill(&mut self, number: u64) {
         let Member { node, .. } = self.members.remove(&number).unwrap();
         self.runtime.block_on(node.shutdown()).unwrap();
