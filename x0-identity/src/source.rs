@@ -259,42 +259,35 @@ fn run(mut source: impl SvidSource, shared: &Shared) {
     let mut refused: Option<SvidState> = None;
     while !shared.stop.load(Ordering::Acquire) {
         let SvidPoll { change, mut again } = source.poll(SystemTime::now(), &waker);
-        let change = change.map(|change| change.or_else(|| refused.clone()));
-        if let Ok(state) = &change {
-            refused.clone_from(state);
+        let (change, failed) = match change {
+            Ok(change) => (change, None),
+            Err(error) => (None, Some(FollowError::from(error))),
+        };
+        // An error of the source changes nothing: what was refused is tried again all the same.
+        let offered = change.or(refused.take());
+        let taken = offered.clone().map_or(Ok(false), |state| take(state, &mut followed));
+        if matches!(taken, Err(FollowError::Identity(_) | FollowError::Rotate(_))) {
+            refused = offered;
+            again = again.min(REFUSED_AGAIN);
         }
-        match take(change, &mut followed) {
-            Ok(false) => {}
-            taken => {
-                match taken {
-                    Err(FollowError::Identity(_) | FollowError::Rotate(_)) => {
-                        again = again.min(REFUSED_AGAIN);
-                    }
-                    Err(FollowError::Source(_)) => {}
-                    _ => refused = None,
-                }
-                let mut state = shared.state();
-                state.problem = taken.err();
-                state.identity = followed.as_ref().map(|followed| followed.identity().clone());
-                drop(state);
-                shared.changed.notify_all();
-            }
+        if failed.is_some() || !matches!(taken, Ok(false)) {
+            let mut state = shared.state();
+            state.problem = failed.or(taken.err());
+            state.identity = followed.as_ref().map(|followed| followed.identity().clone());
+            drop(state);
+            shared.changed.notify_all();
         }
         // A wake-up since the call is not lost: the thread does not park then.
         park_timeout(again);
     }
 }
 
-/// Applies an answer. Says whether there was a change.
-fn take(
-    change: Result<Option<SvidState>, SvidSourceError>,
-    followed: &mut Option<Followed>,
-) -> Result<bool, FollowError> {
-    match (change?, followed.as_mut()) {
-        (None, _) => return Ok(false),
-        (Some(SvidState::Held { svid, bundles }), None) => *followed = Some(Followed::new(*svid, &bundles)?),
-        (Some(SvidState::Held { svid, bundles }), Some(followed)) => followed.update(*svid, &bundles)?,
-        (Some(SvidState::Withdrawn), followed) => {
+/// Applies a change, and returns true.
+fn take(state: SvidState, followed: &mut Option<Followed>) -> Result<bool, FollowError> {
+    match (state, followed.as_mut()) {
+        (SvidState::Held { svid, bundles }, None) => *followed = Some(Followed::new(*svid, &bundles)?),
+        (SvidState::Held { svid, bundles }, Some(followed)) => followed.update(*svid, &bundles)?,
+        (SvidState::Withdrawn, followed) => {
             followed.into_iter().for_each(Followed::withdraw);
             return Err(FollowError::Withdrawn);
         }

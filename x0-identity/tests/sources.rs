@@ -19,7 +19,7 @@ use x0_identity::workload_api::{
 };
 use x0_identity::{
     FollowError, Identity, InProcessIssuer, RenewalOptions, SvidFiles, SvidFollower, SvidPoll, SvidSource,
-    SvidState, TrustBundle, TrustBundleSet, X509Svid,
+    SvidSourceError, SvidState, TrustBundle, TrustBundleSet, X509Svid,
 };
 
 /// Longer than any step takes on a machine under load.
@@ -272,12 +272,24 @@ fn an_issuer_that_fails_is_asked_again() {
     assert!(matches!(source.poll(SystemTime::now() + HOUR * 2 / 3, &waker).change, Ok(Some(_))));
 }
 
-/// Gives one state, once, and nothing more for hours.
-struct Once(Option<SvidState>);
+/// Gives an SVID once that is valid two seconds later, and then nothing more, or an error, for hours.
+struct Early {
+    authority: x0_identity::Authority,
+    is_given: bool,
+    then_fails: bool,
+}
 
-impl SvidSource for Once {
-    fn poll(&mut self, _now: SystemTime, _waker: &Waker) -> SvidPoll {
-        SvidPoll::new(Ok(self.0.take()), HOUR)
+impl SvidSource for Early {
+    fn poll(&mut self, now: SystemTime, _waker: &Waker) -> SvidPoll {
+        let change = if std::mem::replace(&mut self.is_given, true) {
+            if self.then_fails { Err(SvidSourceError::new("no issuer")) } else { Ok(None) }
+        } else {
+            // Certificates are backdated by a minute.
+            let ahead = now + Duration::from_secs(62);
+            let svid = self.authority.issue_at(&id("spiffe://example.org/web"), HOUR, ahead).unwrap();
+            Ok(Some(state(svid, &self.authority)))
+        };
+        SvidPoll::new(change, HOUR)
     }
 }
 
@@ -288,17 +300,18 @@ fn state(svid: X509Svid, authority: &x0_identity::Authority) -> SvidState {
 }
 
 /// The clock of the process lags: the SVID that the source gives is not valid yet, and comes into use when it
-/// is.
+/// is, also if the source has failed since.
 #[test]
 fn an_svid_that_was_refused_is_tried_again() {
-    let authority = Domain::new("example.org").authority;
-    // Certificates are backdated by a minute.
-    let ahead = SystemTime::now() + Duration::from_secs(63);
-    let svid = authority.issue_at(&id("spiffe://example.org/web"), HOUR, ahead).unwrap();
-    assert!(svid.not_before() > SystemTime::now());
-    let follower = SvidFollower::start(Once(Some(state(svid.clone(), &authority))), PATIENCE).unwrap();
-    assert_eq!(follower.identity().svid_serial_number(), svid.serial_number());
-    assert!(follower.problem().is_none());
+    for then_fails in [false, true] {
+        let authority = Domain::new("example.org").authority;
+        let source = Early { authority, is_given: false, then_fails };
+        let follower = SvidFollower::start(source, PATIENCE).unwrap();
+        assert_eq!(follower.identity().spiffe_id(), &id("spiffe://example.org/web"));
+        let problem = follower.problem();
+        assert_eq!(matches!(problem, Some(FollowError::Source(_))), then_fails, "{problem:?}");
+        assert_eq!(problem.is_none(), !then_fails, "{problem:?}");
+    }
 }
 
 /// Panics at a call.
