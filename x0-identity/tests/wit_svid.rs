@@ -460,7 +460,14 @@ fn wit_svid_3_5_not_before() {
     let long = WitSvidError::Lifespan { lifespan_max: Duration::from_secs(70) };
     assert!(lifespan(with(claims(), "nbf", json!(SECONDS - 10))).is_ok());
     assert_eq!(lifespan(with(claims(), "nbf", json!(SECONDS - 11))).map(drop), Err(long.clone()));
-    assert_eq!(lifespan(claims()).map(drop), Err(long));
+    assert_eq!(lifespan(claims()).map(drop), Err(WitSvidError::NoNotBefore));
+    // That of this crate's issuer is known, and includes the minute before.
+    let of_issuer = |validity| {
+        let svid = ISSUER.issue(&workload(), KEY.confirmation(), validity, at(SECONDS)).unwrap();
+        validator.validate(svid.token(), &bundles(), at(SECONDS - 60)).map(drop)
+    };
+    assert_eq!(of_issuer(Duration::from_secs(10)), Ok(()));
+    assert_eq!(of_issuer(Duration::from_secs(11)), Err(long));
 }
 
 #[test]
@@ -500,6 +507,7 @@ fn wit_svid_4_what_an_issuer_sets() {
     assert_eq!(decoded(parts[0]), header());
     let set = decoded(parts[1]);
     let expect = with(claims(), "jti", set["jti"].clone());
+    let expect = with(expect, "nbf", json!(SECONDS - 60));
     assert_eq!(set, with(expect, "iat", json!(SECONDS)));
     // What the issuer refuses.
     let foreign = SpiffeId::parse("spiffe://example.com/web").unwrap();

@@ -15,6 +15,9 @@ use crate::jwt::signing_key::{SigningKey, generate_pkcs8};
 use crate::jwt::token;
 use crate::{JwtAlgorithm, SpiffeId, TrustDomain, WitAuthority};
 
+/// Tokens become valid this many seconds before they are issued, for recipients whose clocks lag.
+const BACKDATE: u64 = 60;
+
 /// Issues WIT-SVIDs of a trust domain with one key. The caller decides which workload receives which SPIFFE
 /// ID, and that the workload holds the key that the token names.
 ///
@@ -65,8 +68,8 @@ impl WitIssuer {
         &self.trust_domain
     }
 
-    /// Issues a WIT-SVID for a workload and its key, valid from `now` on for whole seconds, with a random
-    /// `jti`.
+    /// Issues a WIT-SVID for a workload and its key, valid until so many whole seconds after `now`, with a
+    /// random `jti`. Its `nbf` is 60 seconds before `now`, for recipients whose clocks lag.
     ///
     /// # Errors
     /// [`WitIssueError`]; the issuer is unchanged.
@@ -101,6 +104,7 @@ impl WitIssuer {
             ("cnf".into(), confirmation.write()),
             ("exp".into(), Json::Number(expires.to_string())),
             ("iat".into(), Json::Number(issued.to_string())),
+            ("nbf".into(), Json::Number(issued.saturating_sub(BACKDATE).to_string())),
             ("jti".into(), Json::String(random_id().ok_or(WitIssueError::Sign)?)),
         ]);
         let token = token::sign(&header, &claims, &self.key).ok_or(WitIssueError::Sign)?;

@@ -123,7 +123,7 @@ impl WitSvidValidator {
     }
 
     /// Sets the longest time from `nbf` to `exp` (§3.5); tokens without `nbf` are refused as well. Without it
-    /// every lifespan is accepted.
+    /// every lifespan is accepted. A [`WitIssuer`](super::WitIssuer) sets `nbf` 60 seconds before it issues.
     #[must_use]
     pub fn lifespan_max(mut self, lifespan: Duration) -> WitSvidValidator {
         self.lifespan_max = Some(lifespan);
@@ -198,7 +198,7 @@ impl WitSvidValidator {
         }
         if let Some(lifespan_max) = self.lifespan_max {
             let lifespan = not_before.and_then(|not_before| expires.duration_since(not_before).ok());
-            if lifespan.is_none_or(|lifespan| lifespan > lifespan_max) {
+            if lifespan.ok_or(WitSvidError::NoNotBefore)? > lifespan_max {
                 return Err(WitSvidError::Lifespan { lifespan_max });
             }
         }
@@ -340,8 +340,11 @@ pub enum WitSvidError {
     /// The token is not valid yet (§3.5).
     #[error("the token is not valid yet: wait, or check the clocks")]
     NotYetValid,
-    /// The time from `nbf` to `exp` is longer than the validator allows, or `nbf` is missing (§3.5).
-    #[error("the token is valid for longer than {lifespan_max:?} or has no nbf: issue it for a shorter time")]
+    /// `nbf` is missing or after `exp`, and the validator limits the time from it to `exp` (§3.5).
+    #[error("the token has no nbf before its exp, so that its lifespan is not known: issue it with nbf")]
+    NoNotBefore,
+    /// The time from `nbf` to `exp` is longer than the validator allows (§3.5).
+    #[error("the token is valid for longer than {lifespan_max:?}: issue it for a shorter time")]
     Lifespan {
         /// The longest time that the validator allows.
         lifespan_max: Duration,
