@@ -728,6 +728,11 @@ fn wit_svid_7_2_proofs_are_short() {
     assert_eq!(prove(&short, json!(SECONDS + 8), SECONDS), refused);
     assert_eq!(prove(&short, json!(SECONDS + 7), SECONDS + 8), Ok(()));
     assert_eq!(prove(&short, json!(SECONDS + 7), SECONDS + 9), Err(WitProofError::Expired));
+    // An id that is remembered for so long is remembered for as long as its proof is accepted.
+    let presented = short.validate(svid.token(), &bundles(), at(SECONDS)).unwrap();
+    let proof = KEY.prove(svid.token(), TARGET, Duration::from_secs(7), at(SECONDS)).unwrap();
+    let (_, proof) = presented.with_proof(&proof, TARGET, at(SECONDS)).unwrap();
+    assert_eq!(proof.expires(), at(SECONDS + 9));
     // The limit has a limit, and a workload makes no proof that is refused.
     let unlimited = WitSvidValidator::new().proof_lifetime_max(Duration::MAX);
     assert_eq!(prove(&unlimited, json!(SECONDS + 301), SECONDS), long());

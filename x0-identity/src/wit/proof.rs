@@ -20,7 +20,8 @@ pub const WIT_PROOF_LIFETIME_MAX: Duration = Duration::from_secs(300);
 /// ignore.
 const FURTHER_TOKENS: [&str; 3] = ["ath", "tth", "oth"];
 
-/// A proof that was verified. A recipient that wants no proof twice remembers its id until it expires (§7.2).
+/// A proof that was verified. A recipient that wants no proof twice remembers its id until
+/// [`WitProof::expires`] (§7.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitProof {
     id: String,
@@ -76,7 +77,7 @@ impl WitProof {
         &self.id
     }
 
-    /// The moment from which on the proof is not accepted, but for the leeway of the validator.
+    /// The moment from which on the validator refuses the proof: `exp`, and the leeway after it.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.expires
@@ -123,10 +124,13 @@ impl WitProof {
             return Err(WitProofError::Expired);
         }
         let latest = now.checked_add(validator.proof_lifetime_max.saturating_add(validator.leeway));
-        if latest.is_some_and(|latest| expires > latest) {
-            return Err(WitProofError::Lifetime { lifetime_max: validator.proof_lifetime_max });
+        let too_long = WitProofError::Lifetime { lifetime_max: validator.proof_lifetime_max };
+        match expires.checked_add(validator.leeway) {
+            Some(refused_from) if latest.is_none_or(|latest| expires <= latest) => {
+                Ok(WitProof { id: id.into(), expires: refused_from })
+            }
+            _ => Err(too_long),
         }
-        Ok(WitProof { id: id.into(), expires })
     }
 }
 
