@@ -397,8 +397,27 @@ fn wit_svid_3_2_algorithm_of_the_key() {
         let refused = WitConfirmation::new(algorithm, key.clone()).unwrap_err();
         assert_eq!(refused, WitKeyError::Key { algorithm });
     }
-    let short = JwtKey::Rsa { modulus: vec![0xff; 255], exponent: vec![1, 0, 1] };
-    assert!(WitConfirmation::new(JwtAlgorithm::Ps256, short).is_err());
+    // The bytes of a workload that are no key of the algorithm.
+    let JwtKey::P256(point) = key else { panic!("a key on P-256") };
+    let compressed = [&[2][..], &point[1..33]].concat();
+    let hybrid = [&[6][..], &point[1..]].concat();
+    for bytes in [Vec::new(), vec![4], vec![4; 10], compressed, hybrid, point[..64].to_vec()] {
+        let refused = WitConfirmation::new(JwtAlgorithm::Es256, JwtKey::P256(bytes.clone()));
+        assert_eq!(refused, Err(WitKeyError::Key { algorithm: JwtAlgorithm::Es256 }), "{bytes:?}");
+    }
+    assert!(WitConfirmation::new(JwtAlgorithm::Es384, JwtKey::P384(point.clone())).is_err());
+    assert!(WitConfirmation::new(JwtAlgorithm::Es512, JwtKey::P521(point)).is_err());
+    let rsa = |modulus: Vec<u8>, exponent: &[u8]| {
+        let key = JwtKey::Rsa { modulus, exponent: exponent.to_vec() };
+        WitConfirmation::new(JwtAlgorithm::Ps256, key).is_ok()
+    };
+    let modulus = || vec![0xff; 256];
+    assert!(rsa(modulus(), &[1, 0, 1]) && rsa(modulus(), &[3]) && rsa(vec![0xff; 1024], &[1; 5]));
+    assert!(!rsa(vec![0xff; 255], &[1, 0, 1]) && !rsa(vec![0xff; 1025], &[1, 0, 1]));
+    for exponent in [&[][..], &[0], &[1], &[2], &[0, 1, 0, 1], &[1; 6]] {
+        assert!(!rsa(modulus(), exponent), "{exponent:?}");
+    }
+    assert!(!rsa([&[0][..], &modulus()].concat(), &[1, 0, 1]) && !rsa(vec![0xfe; 256], &[1, 0, 1]));
 }
 
 #[test]

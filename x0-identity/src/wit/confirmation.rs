@@ -14,6 +14,9 @@ use crate::{JwtAlgorithm, JwtKey};
 /// Bytes of an RSA modulus that is accepted: 2048 to 8192 bits.
 const MODULUS_LEN: core::ops::RangeInclusive<usize> = 256..=1024;
 
+/// Bytes of the largest public exponent that ring verifies with.
+const EXPONENT_LEN_MAX: usize = 5;
+
 /// The public key of a workload, with the one algorithm of its proofs: the claim `cnf` of a WIT-SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitConfirmation {
@@ -22,15 +25,29 @@ pub struct WitConfirmation {
 }
 
 impl WitConfirmation {
-    /// Builds the confirmation of a key and its algorithm.
+    /// Builds the confirmation of a key and its algorithm. Whether a point is on its curve shows with the
+    /// first proof.
     ///
     /// # Errors
-    /// [`WitKeyError::Key`], when the key is not one for the algorithm, or RSA with fewer than 2048 or more
-    /// than 8192 bits.
+    /// [`WitKeyError::Key`], when the key is not one for the algorithm, RSA with fewer than 2048 or more than
+    /// 8192 bits or an exponent that no key has, or a point that is not uncompressed or not of its length.
     pub fn new(algorithm: JwtAlgorithm, key: JwtKey) -> Result<WitConfirmation, WitKeyError> {
+        let is_point = |point: &[u8], len| point.len() == len && point[0] == 4;
+        // Without leading zeros, and odd.
+        let is_odd = |integer: &[u8]| {
+            integer.first().is_some_and(|byte| *byte != 0) && integer.last().is_some_and(|byte| byte % 2 == 1)
+        };
         let fits = match &key {
-            JwtKey::Rsa { modulus, .. } => MODULUS_LEN.contains(&modulus.len()),
-            JwtKey::P256(_) | JwtKey::P384(_) | JwtKey::P521(_) => true,
+            JwtKey::Rsa { modulus, exponent } => {
+                MODULUS_LEN.contains(&modulus.len())
+                    && is_odd(modulus)
+                    && exponent.len() <= EXPONENT_LEN_MAX
+                    && is_odd(exponent)
+                    && exponent[..] != [1]
+            }
+            JwtKey::P256(point) => is_point(point, 65),
+            JwtKey::P384(point) => is_point(point, 97),
+            JwtKey::P521(point) => is_point(point, 133),
         };
         if fits && algorithm.takes(&key) {
             Ok(WitConfirmation { algorithm, key })
