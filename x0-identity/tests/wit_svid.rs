@@ -764,6 +764,24 @@ fn wit_svid_7_2_proofs_are_short() {
     assert_eq!(KEY.prove(svid.token(), &long, MINUTE, at(SECONDS)), Err(WitProveError::Audience));
 }
 
+/// The limits of keys that sign: the error promises no more than the provider takes. A key of 4104 bits, and
+/// one with the exponent 3.
+#[test]
+fn an_error_about_a_private_key_has_its_limits() {
+    let integer = |bytes: &[u8]| base64url(bytes);
+    for (len, exponent) in [(513, &[1, 0, 1][..]), (256, &[3])] {
+        let (modulus, half) = (vec![0xff; len], vec![0xff; len / 2]);
+        let jwk = json!({
+            "kty": "RSA", "alg": "RS256", "n": integer(&modulus), "e": integer(exponent),
+            "d": integer(&modulus), "p": integer(&half), "q": integer(&half), "dp": integer(&half),
+            "dq": integer(&half), "qi": integer(&half),
+        });
+        let refused = WitKey::from_jwk(&jwk.to_string()).map(drop).unwrap_err();
+        assert_eq!(refused, WitKeyError::Key { algorithm: JwtAlgorithm::Rs256 });
+        assert!(refused.to_string().contains("2048 to 4096 bits with the exponent 65537"), "{refused}");
+    }
+}
+
 #[test]
 fn private_keys_as_json_are_read_strictly() {
     let good: Value = serde_json::from_str(&KEY.to_jwk()).unwrap();

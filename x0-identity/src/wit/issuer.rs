@@ -39,8 +39,8 @@ impl WitIssuer {
         WitIssuer::from_pkcs8(trust_domain, JwtAlgorithm::Es256, &pkcs8)
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of
-    /// ECDSA with the curve of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 4096 bits
+    /// and an exponent of at least 65537, or of ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`WitKeyError::Key`], when the key is not one for the algorithm.

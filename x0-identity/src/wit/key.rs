@@ -14,7 +14,7 @@ use crate::x509::der::{
 };
 use crate::{JwtAlgorithm, JwtKey};
 
-/// The longest private key that is parsed as JSON, in bytes. RSA of 8192 bits takes some 6 KiB.
+/// The longest private key that is parsed as JSON, in bytes. RSA of 4096 bits takes some 3 KiB.
 const JWK_LEN_MAX: usize = 16 * 1024;
 
 /// The members of an RSA private key after `n` and `e`, in the order of RFC 8017 §A.1.2.
@@ -38,8 +38,8 @@ impl WitKey {
         WitKey::from_pkcs8(JwtAlgorithm::Es256, &generate_pkcs8().ok_or(WitKeyError::Random)?)
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 8192 bits, or of
-    /// ECDSA with the curve of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 4096 bits
+    /// and an exponent of at least 65537, or of ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`WitKeyError::Key`], when the key is not one for the algorithm.
@@ -173,7 +173,7 @@ fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
 pub enum WitKeyError {
     /// The key is damaged, not in PKCS #8, or not one for the algorithm.
     #[error(
-        "the key is not one for {algorithm}: use RSA of 2048 to 8192 bits, or ECDSA with the curve of the algorithm"
+        "the key is not one for {algorithm}: use RSA of 2048 to 4096 bits with the exponent 65537, or ECDSA with the curve of the algorithm"
     )]
     Key {
         /// The algorithm.
