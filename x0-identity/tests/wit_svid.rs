@@ -19,7 +19,7 @@
 //! | WIT 15 | 3.3 | `jti` MUST NOT be used against replays | `wit_svid_3_3_a_token_is_presented_twice` |
 //! | WIT 16 | 3.4 | `exp` MUST be present | `wit_svid_3_4_expiry` |
 //! | WIT 17 | 3.4 | tokens without it MUST be rejected | same as WIT 16 |
-//! | WIT 18 | 3.4 | tokens whose `exp` has passed MUST be rejected | same as WIT 16 |
+//! | WIT 18 | 3.4 | tokens whose `exp` has passed MUST be rejected | same as WIT 16, `wit_svid_3_4_expiry_between_token_and_proof` |
 //! | WIT 19 | 3.5 | tokens whose `nbf` is in the future MUST be rejected | `wit_svid_3_5_not_before` |
 //! | WIT 20 | 3.6 | `iat` MUST NOT limit the validity | `wit_svid_3_6_issued_at_limits_nothing` |
 //! | WIT 21 | 3.8 | `aud` MUST NOT be included | `wit_svid_3_8_no_audience` |
@@ -464,6 +464,27 @@ fn wit_svid_3_4_expiry() {
     }
 }
 
+/// A token is valid for a minute here, and its proof for longer: the body of a request may take minutes.
+#[test]
+fn wit_svid_3_4_expiry_between_token_and_proof() {
+    let svid = issued();
+    let proof = KEY.prove(svid.token(), TARGET, MINUTE * 2, at(SECONDS)).unwrap();
+    let signature = KEY.sign(b"a request").unwrap();
+    let leeway = Duration::from_secs(5);
+    for (validator, now, accept) in [
+        (WitSvidValidator::new(), SECONDS + 59, true),
+        (WitSvidValidator::new(), SECONDS + 60, false),
+        (WitSvidValidator::new().leeway(leeway), SECONDS + 64, true),
+        (WitSvidValidator::new().leeway(leeway), SECONDS + 65, false),
+    ] {
+        let expect = if accept { Ok(svid.clone()) } else { Err(WitProofError::TokenExpired) };
+        let present = || validator.validate(svid.token(), &bundles(), at(SECONDS)).unwrap();
+        let proved = present().with_proof(&proof, TARGET, at(now)).map(|(svid, _)| svid);
+        assert_eq!(proved, expect, "{now}");
+        assert_eq!(present().with_signature(b"a request", &signature, at(now)), expect, "{now}");
+    }
+}
+
 #[test]
 fn wit_svid_3_5_not_before() {
     for (not_before, expect) in [
@@ -551,7 +572,7 @@ fn wit_svid_4_a_proof_is_required() {
     let (svid, message) = (issued(), b"the signature base of a request");
     let present = || unproven(svid.token()).unwrap();
     let signature = KEY.sign(message).unwrap();
-    assert_eq!(present().with_signature(message, &signature).unwrap(), svid);
+    assert_eq!(present().with_signature(message, &signature, at(SECONDS)).unwrap(), svid);
     let other = WitKey::generate().unwrap();
     for (message, signature) in [
         (&message[..], other.sign(message).unwrap()),
@@ -559,7 +580,8 @@ fn wit_svid_4_a_proof_is_required() {
         (&message[..], signature[1..].to_vec()),
         (&message[..], Vec::new()),
     ] {
-        assert_eq!(present().with_signature(message, &signature), Err(WitProofError::Signature));
+        let refused = present().with_signature(message, &signature, at(SECONDS));
+        assert_eq!(refused, Err(WitProofError::Signature));
     }
     // The token is no proof of itself.
     let refused = present().with_proof(svid.token(), TARGET, at(SECONDS));

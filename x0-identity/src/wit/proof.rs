@@ -162,6 +162,9 @@ pub enum WitProveError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WitProofError {
+    /// The WIT-SVID has expired since it was validated (WIT-SVID §3.4).
+    #[error("the WIT-SVID has expired since it was validated: present a new one")]
+    TokenExpired,
     /// The proof is not in the compact serialization, or is longer than [`WIT_SVID_LEN_MAX`].
     #[error("the proof is not a JWS in the compact serialization: make it with the key of the workload")]
     Serialization,

@@ -242,8 +242,15 @@ impl UnprovenWitSvid {
     /// acts on, and has refused signatures that are too old (§7.2).
     ///
     /// # Errors
+    /// [`WitProofError::TokenExpired`], when the token has expired since it was validated, and
     /// [`WitProofError::Signature`], when the signature is not by the key of the token.
-    pub fn with_signature(self, message: &[u8], signature: &[u8]) -> Result<WitSvid, WitProofError> {
+    pub fn with_signature(
+        self,
+        message: &[u8],
+        signature: &[u8],
+        now: SystemTime,
+    ) -> Result<WitSvid, WitProofError> {
+        self.check_expiry(now)?;
         if self.svid.confirmation.verifies(message, signature) {
             Ok(self.svid)
         } else {
@@ -262,8 +269,15 @@ impl UnprovenWitSvid {
         audience: &str,
         now: SystemTime,
     ) -> Result<(WitSvid, WitProof), WitProofError> {
+        self.check_expiry(now)?;
         let proof = WitProof::verify(&self, proof, audience, now)?;
         Ok((self.svid, proof))
+    }
+
+    /// §3.4: the request with the proof may have taken its time since the token was validated.
+    fn check_expiry(&self, now: SystemTime) -> Result<(), WitProofError> {
+        let is_over = now.checked_sub(self.validator.leeway).is_some_and(|now| now >= self.svid.expires);
+        if is_over { Err(WitProofError::TokenExpired) } else { Ok(()) }
     }
 }
 

@@ -296,7 +296,7 @@ pub(crate) fn wit(data: &[u8]) {
         assert_eq!((again.to_jwk(), again.confirmation()), (key.to_jwk(), key.confirmation()));
         let svid = WIT_ISSUER.issue(&workload(), key.confirmation(), YEAR, *PROVED).unwrap();
         let signature = key.sign(b"message").unwrap();
-        assert!(present(svid.token()).unwrap().with_signature(b"message", &signature).is_ok());
+        assert!(present(svid.token()).unwrap().with_signature(b"message", &signature, *PROVED).is_ok());
     }
 }
 

@@ -79,7 +79,7 @@ fn api_7_2_1_tokens_with_their_keys() {
     let token = svid.text("wit_svid");
     let presented = WitSvidValidator::new().validate(token, &map, now).unwrap();
     let signature = key.sign(b"a request").unwrap();
-    let accepted = presented.with_signature(b"a request", &signature).unwrap();
+    let accepted = presented.with_signature(b"a request", &signature, now).unwrap();
     assert_eq!(accepted.spiffe_id(), &id("spiffe://example.org/web"));
     assert!(!format!("{:?}", example.workload(&["web"])).contains("\"d\""));
 }
