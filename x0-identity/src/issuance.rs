@@ -16,7 +16,10 @@ pub use message::{
     IssuanceRefusal, IssuanceRequest, IssuanceResponse,
 };
 #[cfg(feature = "issuance")]
-pub use network::{IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, Sign, StoreKey, TpmAnswers};
+pub use network::{
+    IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, IssuanceSourceError, Sign, StoreKey,
+    TpmAnswers,
+};
 pub use server::{
     IssuanceServer, IssuanceServerError, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,
     PresentedEvidence, Proof,

@@ -182,7 +182,10 @@ pub use issuance::{
     IssuanceServerOutput, PresentedEvidence, Proof,
 };
 #[cfg(feature = "issuance")]
-pub use issuance::{IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, Sign, StoreKey, TpmAnswers};
+pub use issuance::{
+    IssuanceEndpoint, IssuanceEndpointOptions, IssuanceSource, IssuanceSourceError, Sign, StoreKey,
+    TpmAnswers,
+};
 #[cfg(feature = "issuer")]
 pub use issuer::{
     CERTIFICATE_REQUEST_LEN_MAX, CaSigner, CaSignerError, CaSignerOptions, CertificateRequest,

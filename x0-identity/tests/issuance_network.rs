@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{CLIENT_AUTH, Recipe, domain};
@@ -16,9 +17,10 @@ use pki_types::PrivateKeyDer;
 use x0_identity::{
     Attestation, Attestor, Attestors, Authority, AuthorityOptions, CaSigner, CaSignerOptions,
     CertificateAttestor, Evidence, EvidenceKind, Identity, IssuanceAnswer, IssuanceClient, IssuanceEndpoint,
-    IssuanceEndpointOptions, IssuanceRequest, IssuanceServer, IssuanceServerOptions, IssuanceSource,
-    JoinTokens, MemoryRegistry, PresentedEvidence, Proof, RegistrationEntry, RenewalOptions, RequestKey,
-    RevocationView, Revoked, Selector, SpiffeId, SvidAttestor, SvidFollower, SvidSource, TrustBundle,
+    IssuanceEndpointOptions, IssuanceFailure, IssuanceMessageError, IssuanceRequest, IssuanceServer,
+    IssuanceServerOptions, IssuanceSource, IssuanceSourceError, JoinTokens, MemoryRegistry,
+    PresentedEvidence, Proof, RegistrationEntry, RenewalOptions, RequestKey, RevocationView, Revoked,
+    Selector, SpiffeId, SvidAttestor, SvidFollower, SvidSource, SvidSourceError, TrustBundle,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,21 +112,25 @@ fn client(path: &str) -> IssuanceClient {
     IssuanceClient::new(id(path), RenewalOptions::default().pauses(pauses, pauses), 7)
 }
 
-/// Asks a source until it fails, and returns the reason.
-fn fails(mut source: IssuanceSource) -> String {
+/// Asks a source until it fails.
+fn failure(mut source: IssuanceSource) -> SvidSourceError {
     let begun = Instant::now();
     loop {
         match source.poll(SystemTime::now(), Waker::noop()).change {
-            Err(error) => {
-                let causes = std::iter::successors(error.source.source(), |error| (**error).source());
-                let text = |text: String, cause: &dyn Error| format!("{text}: {cause}");
-                return causes.fold(error.source.to_string(), text);
-            }
+            Err(error) => return error,
             Ok(None) => std::thread::park_timeout(Duration::from_millis(5)),
             Ok(Some(state)) => panic!("{state:?}"),
         }
         assert!(begun.elapsed() < PATIENCE, "it does not fail");
     }
+}
+
+/// Asks a source until it fails, and returns the reason.
+fn fails(source: IssuanceSource) -> String {
+    let error = failure(source);
+    let causes = std::iter::successors(error.source.source(), |error| (**error).source());
+    let text = |text: String, cause: &dyn Error| format!("{text}: {cause}");
+    causes.fold(error.source.to_string(), text)
 }
 
 fn until(mut done: impl FnMut() -> bool) {
@@ -243,6 +249,45 @@ fn what_is_not_proved_gets_no_svid() {
     let follower = SvidFollower::start(source, PATIENCE).unwrap();
     assert_eq!(follower.identity().trust_bundle(), both);
     assert_eq!(both.authority_of(&follower.identity().svid_chain()), Some(next.certificate()));
+}
+
+/// An issuer that answers one request, with one byte.
+fn one_answer(running: &Running, answer: u8) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = running.identity.issuance_server_config().unwrap();
+    let serve = move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config).unwrap(), stream);
+        let mut len = [0; 4];
+        tls.read_exact(&mut len).unwrap();
+        let mut request = vec![0; usize::try_from(u32::from_be_bytes(len)).unwrap()];
+        tls.read_exact(&mut request).unwrap();
+        tls.write_all(&[0, 0, 0, 1, answer]).unwrap();
+        tls.flush().unwrap();
+    };
+    (address, std::thread::spawn(serve))
+}
+
+/// A failure has the type of its cause: of the answer, and of the connection.
+#[test]
+fn a_failure_keeps_its_causes() {
+    let running = Running::plain(HOUR);
+    let (address, issuer) = one_answer(&running, 9);
+    let fails = || {
+        let client = client("web").token(running.tokens[0].clone());
+        let bundle = running.authority.bundle();
+        let error = failure(IssuanceSource::new(client, address.clone(), id("issuer"), bundle));
+        error.source.downcast_ref::<IssuanceSourceError>().unwrap().clone()
+    };
+    let unreadable = fails();
+    assert!(matches!(unreadable.failure, IssuanceFailure::Message(_)), "{unreadable:?}");
+    assert!(unreadable.source().unwrap().is::<IssuanceMessageError>());
+    issuer.join().unwrap();
+    // It has ended.
+    let unreachable = fails();
+    assert_eq!(unreachable.failure, IssuanceFailure::Unreachable);
+    assert!(unreachable.source().unwrap().is::<std::io::Error>());
 }
 
 /// A connection that has a place of the endpoint: it has answered the begin of a handshake.

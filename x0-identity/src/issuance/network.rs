@@ -11,7 +11,7 @@ mod endpoint;
 mod source;
 
 pub use endpoint::{IssuanceEndpoint, IssuanceEndpointOptions, Sign};
-pub use source::{IssuanceSource, StoreKey, TpmAnswers};
+pub use source::{IssuanceSource, IssuanceSourceError, StoreKey, TpmAnswers};
 
 /// The time for a handshake, and for each message to arrive or to be taken.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::boxed::Box;
+use std::error::Error;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::string::String;
@@ -65,12 +66,30 @@ pub struct IssuanceSource {
     origin: Instant,
 }
 
-/// An attempt failed, with the error of the connection if it was that.
-#[derive(Debug, thiserror::Error)]
-#[error("{failure}")]
-struct Failed {
-    failure: IssuanceFailure,
-    source: Option<Arc<io::Error>>,
+/// The last attempt of an [`IssuanceSource`] failed: what its [`SvidSourceError`] wraps. The cause is the
+/// error of the connection if there is one, and else that of the failure.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct IssuanceSourceError {
+    /// Why the engine has no SVID.
+    pub failure: IssuanceFailure,
+    /// Why the connection to the issuer broke.
+    pub connection: Option<Arc<io::Error>>,
+}
+
+impl fmt::Display for IssuanceSourceError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.failure)
+    }
+}
+
+impl Error for IssuanceSourceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.connection {
+            Some(error) => Some(&**error),
+            None => self.failure.source(),
+        }
+    }
 }
 
 impl IssuanceSource {
@@ -278,11 +297,11 @@ impl SvidSource for IssuanceSource {
         let change = match (installed, self.client.failure()) {
             (Some(svid), _) => Ok(Some(self.state(svid))),
             (None, Some(failure)) => {
-                let source = match failure {
+                let connection = match failure {
                     IssuanceFailure::Unreachable | IssuanceFailure::NotAccepted => self.broken.clone(),
                     _ => None,
                 };
-                Err(SvidSourceError::new(Failed { failure: failure.clone(), source }))
+                Err(SvidSourceError::new(IssuanceSourceError { failure: failure.clone(), connection }))
             }
             (None, None) => Ok(None),
         };
