@@ -682,24 +682,23 @@ fn a_client_without_evidence_says_so_and_uses_an_svid_that_comes() {
     assert!(!format!("{client:?}").contains("pkcs8"));
 }
 
-/// The key of a token is stored before the token is sent, also if the key was made for evidence of another
-/// kind; and once only.
-#[test]
-fn a_key_is_stored_before_a_token_is_bound_to_it() {
+/// What a client that attests by certificate and by token does in its first attempts, each of which fails for
+/// its reason.
+fn attempts(failures: &[ExchangeFailure]) -> Vec<&'static str> {
     let authority = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
     let device = authority.issue(&id("device"), Duration::from_secs(3600)).unwrap();
     let mut client = IssuanceClient::new(id("web"), RenewalOptions::default(), 7)
         .certificate(device.chain().to_vec(), device.key().clone_key())
         .token("token".into());
     let (mut now, wall, mut seen) = (Duration::ZERO, Duration::from_secs(2_000_000_000), Vec::new());
-    for _ in 0..4 {
+    for failure in failures {
         client.handle(now, IssuanceClientInput::Timeout { wall: wall + now }).unwrap();
         while let Some(output) = client.poll_output() {
             match output {
                 IssuanceClientOutput::StoreKey { .. } => seen.push("store"),
                 IssuanceClientOutput::Dial { exchange, .. } => {
                     seen.push("dial");
-                    let failure = ExchangeFailure::Unreachable;
+                    let failure = *failure;
                     let input = IssuanceClientInput::Failed { exchange, failure, wall: wall + now };
                     client.handle(now, input).unwrap();
                 }
@@ -708,8 +707,18 @@ fn a_key_is_stored_before_a_token_is_bound_to_it() {
         }
         now = client.poll_timeout().unwrap();
     }
+    seen
+}
+
+/// The key of a token is stored before the token is sent, also if the key was made for evidence of another
+/// kind; and once only, but for one that could not be stored.
+#[test]
+fn a_key_is_stored_before_a_token_is_bound_to_it() {
+    use ExchangeFailure::{NotStored, Unreachable};
     // By certificate, by token, and the same again.
-    assert_eq!(seen, ["dial", "store", "dial", "dial", "dial"]);
+    assert_eq!(attempts(&[Unreachable; 4]), ["dial", "store", "dial", "dial", "dial"]);
+    let seen = attempts(&[Unreachable, NotStored, Unreachable, Unreachable, Unreachable, Unreachable]);
+    assert_eq!(seen, ["dial", "store", "dial", "dial", "store", "dial", "dial", "dial"]);
 }
 
 #[test]

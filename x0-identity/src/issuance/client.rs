@@ -25,7 +25,8 @@ pub enum ExchangeFailure {
     Unreachable,
     /// The issuer did not accept the SVID of this workload in the TLS handshake.
     NotAccepted,
-    /// The key of the request was not stored, and nothing was sent.
+    /// The key of the request was not stored, and nothing was sent. The next use of a join token begins with
+    /// [`IssuanceClientOutput::StoreKey`] again.
     NotStored,
     /// The issued SVID was not taken into use: its bundle does not trust it, or it is not valid now.
     Unusable,
@@ -104,8 +105,9 @@ pub enum IssuanceClientInput {
 #[non_exhaustive]
 pub enum IssuanceClientOutput {
     /// Store this private key (PKCS #8) durably, where only its owner reads it, before taking the next
-    /// output: a join token is bound to the first key that it is used with. A process that starts again gives
-    /// it to [`IssuanceClient::key`]. Remove it after [`IssuanceClientOutput::Install`].
+    /// output: a join token is bound to the first key that it is used with. If it is not stored, answer the
+    /// output that follows with [`ExchangeFailure::NotStored`]. A process that starts again gives the key to
+    /// [`IssuanceClient::key`]. Remove it after [`IssuanceClientOutput::Install`].
     StoreKey {
         /// The key.
         pkcs8: Vec<u8>,
@@ -250,7 +252,7 @@ pub struct IssuanceClient {
     renewal: Renewal,
     svid: Option<X509Svid>,
     key: Option<RequestKey>,
-    /// Whether the driver was given the key to store, or gave it.
+    /// Whether the driver was given the key to store, and has not failed, or gave it.
     key_is_stored: bool,
     /// The number of the last exchange.
     exchange: u64,
@@ -397,6 +399,7 @@ impl IssuanceClient {
             }
             IssuanceClientInput::Failed { exchange, failure, wall } => {
                 self.current(exchange)?;
+                self.key_is_stored &= failure != ExchangeFailure::NotStored;
                 let (failure, rejected) = match failure {
                     ExchangeFailure::Unreachable => (IssuanceFailure::Unreachable, false),
                     ExchangeFailure::NotAccepted => (IssuanceFailure::NotAccepted, true),
