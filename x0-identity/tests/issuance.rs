@@ -623,8 +623,13 @@ fn a_client_checks_what_the_issuer_answers() {
         client.handle(seconds(0), IssuanceClientInput::Timeout { wall }).unwrap();
         // The stored key is used: none is stored again.
         let Some(IssuanceClientOutput::Dial { exchange: 1, .. }) = client.poll_output() else { panic!() };
-        let unexpected = IssuanceClientInput::Answer { exchange: 1, bytes: Vec::new(), wall };
-        assert_eq!(client.handle(seconds(0), unexpected), Err(IssuanceClientError::Over { exchange: 1 }));
+        // An input of another step leaves the step as it is.
+        for unexpected in [
+            IssuanceClientInput::Answer { exchange: 1, bytes: Vec::new(), wall },
+            IssuanceClientInput::Installed { exchange: 1, wall },
+        ] {
+            assert_eq!(client.handle(seconds(0), unexpected), Err(IssuanceClientError::Over { exchange: 1 }));
+        }
         client
             .handle(seconds(0), IssuanceClientInput::Connected { exchange: 1, binding: [0; 32], wall })
             .unwrap();

@@ -385,13 +385,14 @@ impl IssuanceClient {
                 }
             }
             IssuanceClientInput::Installed { exchange, wall } => {
-                self.current(exchange)?;
-                let Step::Installing { not_before, not_after, svid } =
-                    core::mem::replace(&mut self.step, Step::Idle)
-                else {
-                    return Err(IssuanceClientError::Over { exchange });
+                let (not_before, not_after) = match (self.current(exchange)?, &self.step) {
+                    ((), Step::Installing { not_before, not_after, svid }) => {
+                        self.svid = Some(svid.clone());
+                        (*not_before, *not_after)
+                    }
+                    _ => return Err(IssuanceClientError::Over { exchange }),
                 };
-                (self.svid, self.key, self.failure) = (Some(svid), None, None);
+                (self.step, self.key, self.failure) = (Step::Idle, None, None);
                 let issued = RenewalInput::Issued { wall, not_before, not_after };
                 if let Err(error) = self.renewal.handle(now, issued) {
                     self.failure = Some(error.into());
