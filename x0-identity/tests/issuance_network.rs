@@ -218,6 +218,12 @@ fn what_is_not_proved_gets_no_svid() {
     let token = running.tokens[0].clone();
     let unstored = running.source(client("web").token(token.clone())).store_key(Box::new(|_| false));
     says(unstored, "cannot be stored");
+    // Other evidence does not need a stored key, also after one that could not be stored.
+    let both = client("machine").tpm(vec![1]).token(token.clone());
+    let both = running.source(both).store_key(Box::new(|_| false));
+    let mut answers = [None, None, Some(b"an answer".to_vec())].into_iter();
+    let both = both.tpm(Box::new(move |_, _| answers.next().flatten()));
+    SvidFollower::start(both, PATIENCE).unwrap();
     // Another issuer than the one that is named, and another authority.
     let address = running.endpoint.address().to_string();
     let bundle = running.authority.bundle();

@@ -207,15 +207,13 @@ impl IssuanceSource {
         failure
     }
 
-    /// Stores the key of the request, again until it is stored.
+    /// Stores the key of the request. The engine gives it out again if it is not stored: evidence that needs
+    /// no stored key is not kept from the issuer.
     fn is_stored(&mut self) -> bool {
-        if let (Some(store), Some(pkcs8)) = (&mut self.store_key, &self.unstored)
-            && !store(pkcs8)
-        {
-            return false;
+        match (&mut self.store_key, self.unstored.take()) {
+            (Some(store), Some(pkcs8)) => store(&pkcs8),
+            _ => true,
         }
-        self.unstored = None;
-        true
     }
 
     fn dial(&self, with_svid: bool) -> io::Result<(Stream, [u8; 32])> {
