@@ -623,9 +623,19 @@ fn wit_svid_5_the_proof_is_bound_to_the_token() {
         let refused = prove(proof_header(), with(good.clone(), name, json!("a")));
         assert_eq!(refused, Err(WitProofError::FurtherToken { name }));
     }
-    for audience in [json!("https://reports.example.org"), json!(""), json!([TARGET]), json!(null)] {
+    let several = json!([TARGET, "https://example.org"]);
+    for audience in [json!("https://reports.example.org"), json!(""), json!([]), several, json!(null)] {
         let refused = prove(proof_header(), with(good.clone(), "aud", audience));
         assert_eq!(refused, Err(WitProofError::Audience));
+    }
+    assert!(prove(proof_header(), with(good.clone(), "aud", json!([TARGET]))).is_ok());
+    for (not_before, expect) in [
+        (json!(SECONDS), Ok(())),
+        (json!(SECONDS + 1), Err(WitProofError::NotYetValid)),
+        (json!("a"), Err(WitProofError::NotBefore)),
+    ] {
+        let proved = prove(proof_header(), with(good.clone(), "nbf", not_before.clone()));
+        assert_eq!(proved.map(drop), expect, "{not_before}");
     }
     for id in [json!(""), json!(1), json!(null)] {
         assert_eq!(prove(proof_header(), with(good.clone(), "jti", id)), Err(WitProofError::Id));

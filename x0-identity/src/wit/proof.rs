@@ -66,6 +66,18 @@ impl WitKey {
     }
 }
 
+/// The one audience of a proof, which may be the only element of an array (RFC 7519 §4.1.3). A proof for
+/// several recipients is bound to none of them.
+fn single(audience: Option<&Json>) -> Option<&str> {
+    match audience? {
+        Json::Array(all) => match &all[..] {
+            [one] => one.as_str(),
+            _ => None,
+        },
+        one => one.as_str(),
+    }
+}
+
 fn hash(wit_svid: &str) -> String {
     encode(digest(&SHA256, wit_svid.as_bytes()).as_ref(), Alphabet::Url)
 }
@@ -115,13 +127,19 @@ impl WitProof {
             return Err(WitProofError::FurtherToken { name });
         }
         // An empty audience in the place of the recipient's name is a mistake of its configuration.
-        if audience.is_empty() || claim("aud") != Some(audience) {
+        if audience.is_empty() || single(claims.get("aud")) != Some(audience) {
             return Err(WitProofError::Audience);
         }
         let id = claim("jti").filter(|id| !id.is_empty()).ok_or(WitProofError::Id)?;
         let expires = claims.get("exp").and_then(numeric_date).ok_or(WitProofError::NoExpiry)?;
         if now.checked_sub(validator.leeway).is_some_and(|now| now >= expires) {
             return Err(WitProofError::Expired);
+        }
+        if let Some(not_before) = claims.get("nbf") {
+            let not_before = numeric_date(not_before).ok_or(WitProofError::NotBefore)?;
+            if now.checked_add(validator.leeway).is_some_and(|now| now < not_before) {
+                return Err(WitProofError::NotYetValid);
+            }
         }
         let latest = now.checked_add(validator.proof_lifetime_max.saturating_add(validator.leeway));
         let too_long = WitProofError::Lifetime { lifetime_max: validator.proof_lifetime_max };
@@ -189,8 +207,8 @@ pub enum WitProofError {
         /// The name of the claim.
         name: &'static str,
     },
-    /// The proof is for another audience, or for none.
-    #[error("the proof is not for this audience: make it for the target of the request")]
+    /// The proof is for another audience, for several, or for none.
+    #[error("the proof is not for this audience alone: make it for the target of the request")]
     Audience,
     /// The proof has no id.
     #[error("the proof has no jti: make it with one that is unique")]
@@ -201,6 +219,12 @@ pub enum WitProofError {
     /// The proof is expired.
     #[error("the proof is expired: make one for each request, or check the clocks")]
     Expired,
+    /// `nbf` is not a number (RFC 7519 §4.1.5).
+    #[error("the nbf of the proof is not a time: make it with one, or without nbf")]
+    NotBefore,
+    /// The proof is not valid yet.
+    #[error("the proof is not valid yet: wait, or check the clocks")]
+    NotYetValid,
     /// The proof is valid for too long (WIT-SVID §7.2).
     #[error("the proof is valid for more than {lifetime_max:?}: make it for some seconds")]
     Lifetime {

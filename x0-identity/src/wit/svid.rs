@@ -114,8 +114,8 @@ impl WitSvidValidator {
         WitSvidValidator::default()
     }
 
-    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and a token so much
-    /// before its `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4).
+    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and so much before
+    /// its `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4).
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> WitSvidValidator {
         self.leeway = leeway;
