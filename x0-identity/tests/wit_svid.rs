@@ -696,6 +696,24 @@ fn wit_svid_6_1_published() {
     let same = vec![wit_as_jwt.authority().clone()];
     let refused = bundle.clone().with_jwt_authorities(same).unwrap_err();
     assert_eq!((refused.position, refused.source), (0, Refusal::DuplicateKeyId));
+    // Of a document the key for JWT-SVIDs stays, whichever is first.
+    for wit_first in [false, true] {
+        let mut keys =
+            vec![with(keys[0].clone(), "kid", json!("same")), with(keys[1].clone(), "kid", json!("same"))];
+        if wit_first {
+            keys.reverse();
+        }
+        // Left out for another reason.
+        keys.insert(1, json!({"kty": "RSA", "use": "sig"}));
+        let read = SpiffeBundle::from_json(domain(), json!({"keys": keys}).to_string().as_bytes()).unwrap();
+        assert_eq!((read.jwt_authorities().len(), read.wit_authorities().len()), (1, 0));
+        let refused: Vec<(usize, Refusal)> =
+            read.refused().iter().map(|refused| (refused.position, refused.source.clone())).collect();
+        let duplicate = (if wit_first { 0 } else { 2 }, Refusal::DuplicateKeyId);
+        let mut expect = [duplicate, (1, Refusal::Use)];
+        expect.sort_by_key(|(position, _)| *position);
+        assert_eq!(refused, expect);
+    }
     let twice = vec![ISSUER.authority().clone(), ISSUER.authority().clone()];
     let refused = bundle.clone().with_wit_authorities(twice).unwrap_err();
     assert_eq!((refused.position, refused.source), (1, Refusal::DuplicateKeyId));

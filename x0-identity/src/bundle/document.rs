@@ -213,11 +213,16 @@ impl SpiffeBundle {
         if !keys.iter().all(|key| matches!(key, Json::Object(_))) {
             return Err(SpiffeBundleError::Keys);
         }
-        for (position, key) in keys.iter().enumerate() {
+        // WIT-SVIDs are incubating: a key for them takes no key id from a key for JWT-SVIDs, in either order.
+        let is_wit = |key: &Json| key.get("use").and_then(Json::as_str) == Some("wit-svid");
+        let keys = || keys.iter().enumerate();
+        let last = keys().filter(|(_, key)| is_wit(key));
+        for (position, key) in keys().filter(|(_, key)| !is_wit(key)).chain(last) {
             if let Err(source) = bundle.read_key(key) {
                 bundle.refused.push(Refused { position, source });
             }
         }
+        bundle.refused.sort_by_key(|refused| refused.position);
         Ok(bundle)
     }
 
