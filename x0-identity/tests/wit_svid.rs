@@ -378,6 +378,13 @@ fn wit_svid_3_2_confirmation() {
     ] {
         assert_eq!(confirmed(cnf.clone()), Err(WitSvidError::Confirmation), "{cnf}");
     }
+    // A private parameter of RSA alone gives the key away.
+    for name in ["d", "p", "q", "dp", "dq", "qi", "oth"] {
+        let rsa = json!({"kty": "RSA", "alg": "RS256", "n": base64url(&[0xff; 256]), "e": "AQAB"});
+        assert_eq!(confirmed(json!({"jwk": rsa})), Ok(workload()));
+        let private = json!({"jwk": with(rsa, name, json!("AQ"))});
+        assert_eq!(confirmed(private), Err(WitSvidError::Confirmation), "{name}");
+    }
     // Keys of 1024 and of 8200 bits.
     for len in [128, 1025] {
         let rsa = json!({"kty": "RSA", "alg": "RS256", "n": base64url(&vec![0xff; len]), "e": "AQAB"});

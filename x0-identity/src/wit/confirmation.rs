@@ -17,6 +17,9 @@ const MODULUS_LEN: core::ops::RangeInclusive<usize> = 256..=1024;
 /// Bytes of the largest public exponent that ring verifies with.
 const EXPONENT_LEN_MAX: usize = 5;
 
+/// The private parameters of RFC 7518 §6.2.2 and §6.3.2.
+const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
 /// The public key of a workload, with the one algorithm of its proofs: the claim `cnf` of a WIT-SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitConfirmation {
@@ -80,7 +83,7 @@ impl WitConfirmation {
             return None;
         }
         let jwk = claim.get("jwk")?;
-        if jwk.get("d").is_some() {
+        if PRIVATE_MEMBERS.into_iter().any(|name| jwk.get(name).is_some()) {
             return None;
         }
         let algorithm = JwtAlgorithm::parse(jwk.get("alg")?.as_str()?)?;
