@@ -46,7 +46,6 @@
 //! | WIT 42 | B | key of a table: what is a MUST NOT in WIMSE as well | same as WIT 21 |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
-use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -275,30 +274,14 @@ fn wit_svid_2_3_algorithms() {
     }
 }
 
-/// Keys of all algorithms, made by OpenSSL where it is installed.
+/// Keys of all algorithms.
 fn keys() -> Vec<(JwtAlgorithm, Vec<u8>)> {
+    use JwtAlgorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
     let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let mut keys = vec![(JwtAlgorithm::Es256, new_pkcs8()), (JwtAlgorithm::Es384, p384.as_ref().to_vec())];
-    let folder = tempfile::tempdir().unwrap();
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    if !openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "key.pem"]) {
-        assert!(std::env::var_os("CI").is_none(), "openssl is not installed");
-        return keys;
-    }
-    let curve = "ec_paramgen_curve:P-521";
-    assert!(openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", "p521.pem"]));
-    let read = |name: &str| {
-        let pem = format!("{name}.pem");
-        assert!(openssl(&["pkcs8", "-topk8", "-nocrypt", "-in", &pem, "-outform", "DER", "-out", "key.der"]));
-        std::fs::read(folder.path().join("key.der")).unwrap()
-    };
-    use JwtAlgorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
-    let rsa = read("key");
+    let rsa = include_bytes!("data/rsa.der").to_vec();
     keys.extend([Rs256, Rs384, Rs512, Ps256, Ps384, Ps512].map(|algorithm| (algorithm, rsa.clone())));
-    keys.push((JwtAlgorithm::Es512, read("p521")));
+    keys.push((JwtAlgorithm::Es512, include_bytes!("data/p521.der").to_vec()));
     keys
 }
 
@@ -856,14 +839,26 @@ fn private_keys_as_json_are_read_strictly() {
     for text in ["", "[]", "{", &format!("{good}{}", " ".repeat(16 * 1024))] {
         assert_eq!(WitKey::from_jwk(text).map(drop), Err(WitKeyError::Jwk));
     }
-    for ((algorithm, pkcs8), (_, other)) in keys().into_iter().zip(keys()) {
-        let jwk = |pkcs8: &[u8]| -> Value {
-            serde_json::from_str(&WitKey::from_pkcs8(algorithm, pkcs8).unwrap().to_jwk()).unwrap()
-        };
-        let (key, other) = (jwk(&pkcs8), jwk(&other));
-        // RSA signs with the factors, and not with `d`.
-        let half = if key["kty"] == "RSA" { "p" } else { "d" };
-        assert!(read(&with(key.clone(), half, other[half].clone())).is_err(), "{algorithm}: another key");
+    for (algorithm, pkcs8) in keys() {
+        let key: Value =
+            serde_json::from_str(&WitKey::from_pkcs8(algorithm, &pkcs8).unwrap().to_jwk()).unwrap();
+        if key["kty"] == "RSA" {
+            // It signs with the factors and their exponents, and not with `d`.
+            assert!(
+                read(&with(key.clone(), "p", key["q"].clone())).is_err(),
+                "{algorithm}: one factor twice"
+            );
+            for name in ["dp", "dq"] {
+                let mut other = key[name].as_str().unwrap().to_owned();
+                let changed = if other[9..].starts_with('A') { "B" } else { "A" };
+                other.replace_range(9..10, changed);
+                let refused = read(&with(key.clone(), name, json!(other)));
+                assert_eq!(refused, Err(WitKeyError::Sign { algorithm }), "{algorithm}: another {name}");
+            }
+        } else {
+            // Any scalar but its own.
+            assert!(read(&with(key.clone(), "d", key["x"].clone())).is_err(), "{algorithm}: another key");
+        }
         for name in key.as_object().unwrap().keys() {
             assert!(read(&without(key.clone(), name)).is_err(), "{algorithm} without {name}");
         }

@@ -61,8 +61,11 @@ impl WitKey {
         let algorithm = jwk.get("alg").and_then(Json::as_str).and_then(JwtAlgorithm::parse);
         let algorithm = algorithm.ok_or(WitKeyError::Jwk)?;
         let public = JwtKey::read(&jwk).map_err(|_| WitKeyError::Jwk)?;
-        // The halves of the pair belong together: ring and p521 compare the parameters that they sign with.
-        WitKey::from_pkcs8(algorithm, &pkcs8(&public, &jwk).ok_or(WitKeyError::Jwk)?)
+        // The halves of the pair belong together: ring and p521 compare the points, and the factors with the
+        // modulus. ring finds wrong exponents of RSA when it signs. It neither uses nor checks `d`.
+        let key = WitKey::from_pkcs8(algorithm, &pkcs8(&public, &jwk).ok_or(WitKeyError::Jwk)?)?;
+        key.sign(&[])?;
+        Ok(key)
     }
 
     /// The private key as a JSON Web Key with its `alg`. Keep it as secret as a password.
@@ -84,9 +87,10 @@ impl WitKey {
     /// verifies.
     ///
     /// # Errors
-    /// [`WitKeyError::Random`], when the system provides no randomness.
+    /// [`WitKeyError::Sign`], when the system provides no randomness, or the key is damaged.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, WitKeyError> {
-        self.key.sign(message).ok_or(WitKeyError::Random)
+        let algorithm = self.key.algorithm();
+        self.key.sign(message).ok_or(WitKeyError::Sign { algorithm })
     }
 }
 
@@ -185,6 +189,12 @@ pub enum WitKeyError {
     )]
     Jwk,
     /// The system provides no randomness.
-    #[error("cannot use the key: the system provides no randomness")]
+    #[error("cannot generate a key: the system provides no randomness")]
     Random,
+    /// The key did not sign.
+    #[error("cannot sign by {algorithm}: the private key is damaged, or the system provides no randomness")]
+    Sign {
+        /// The algorithm of the key.
+        algorithm: JwtAlgorithm,
+    },
 }
