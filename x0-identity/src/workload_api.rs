@@ -107,4 +107,4 @@ pub use socket::Listener;
 pub use source::ClientSource;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub use unix_callers::{UnixCallers, WorkloadSource};
-pub use workload::{CRLS_LEN_MAX, CRLS_MAX, HINT_LEN_MAX, Workload, WorkloadError};
+pub use workload::{CRLS_LEN_MAX, CRLS_MAX, HINT_LEN_MAX, WIT_SVIDS_LEN_MAX, Workload, WorkloadError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::vec::Vec;
 
 use super::messages::JwtBundlesResponse;
-use super::workload::{HINT_LEN_MAX, Workload, WorkloadError, key_of};
+use super::workload::{HINT_LEN_MAX, WIT_SVIDS_LEN_MAX, Workload, WorkloadError, key_of};
 use crate::grpc::{Code, DecodeError, Reader, Status, Writer, frame_message};
 use crate::{SpiffeBundle, SpiffeId, WitKey, WitSvid};
 
@@ -25,6 +25,12 @@ struct HeldWit {
     hint: String,
 }
 
+impl HeldWit {
+    fn len(&self) -> usize {
+        self.spiffe_id.to_string().len() + self.token.len() + self.key.len() + self.hint.len()
+    }
+}
+
 /// Without the private key.
 impl core::fmt::Debug for HeldWit {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -39,7 +45,8 @@ impl Workload {
     ///
     /// # Errors
     /// [`WorkloadError`], when the WIT-SVID is of another trust domain, the bundle has no authority for
-    /// WIT-SVIDs, the hint is too long or that of another WIT-SVID, or the key is another one.
+    /// WIT-SVIDs, the hint is too long or that of another WIT-SVID, the key is another one, or all WIT-SVIDs
+    /// have more bytes than [`WIT_SVIDS_LEN_MAX`](super::WIT_SVIDS_LEN_MAX).
     pub fn with_wit_svid(
         mut self,
         svid: &WitSvid,
@@ -59,12 +66,17 @@ impl Workload {
         if key.confirmation() != svid.confirmation() {
             return Err(WorkloadError::Key { spiffe_id: svid.spiffe_id().clone() });
         }
-        self.wit_mut().held.push(HeldWit {
+        let held = HeldWit {
             spiffe_id: svid.spiffe_id().clone(),
             token: svid.token().into(),
             key: key.to_jwk(),
             hint: hint.into(),
-        });
+        };
+        let len: usize = self.wit().held.iter().chain([&held]).map(HeldWit::len).sum();
+        if len > WIT_SVIDS_LEN_MAX {
+            return Err(WorkloadError::WitSvidsLength { len });
+        }
+        self.wit_mut().held.push(held);
         Ok(self)
     }
 }

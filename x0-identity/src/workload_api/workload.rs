@@ -27,6 +27,10 @@ pub const CRLS_MAX: usize = 1024;
 /// clients of gRPC refuse messages above 4 MiB.
 pub const CRLS_LEN_MAX: usize = 1024 * 1024;
 
+/// The most bytes of all WIT-SVIDs of a workload, with their keys and hints: they share a message, and
+/// clients of gRPC refuse messages above 4 MiB.
+pub const WIT_SVIDS_LEN_MAX: usize = 1024 * 1024;
+
 /// The identities and bundles of one workload at one moment: everything that the Workload API answers to it.
 ///
 /// The value is complete and does not change. A rotation builds another one, and the server sends each stream
@@ -346,6 +350,14 @@ pub enum WorkloadError {
     Crls {
         /// The number of lists.
         count: usize,
+    },
+    /// The WIT-SVIDs have more bytes than [`WIT_SVIDS_LEN_MAX`], with their keys and hints.
+    #[error(
+        "the WIT-SVIDs have {len} bytes, more than the {WIT_SVIDS_LEN_MAX} allowed: serve fewer identities"
+    )]
+    WitSvidsLength {
+        /// The length of all WIT-SVIDs, in bytes.
+        len: usize,
     },
     /// Another identity of the workload has the hint (§5.2.1).
     #[error("two identities of the workload have the hint {hint:?}: give each one a hint of its own")]

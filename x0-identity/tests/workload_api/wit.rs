@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use x0_identity::workload_api::{HINT_LEN_MAX, ServerOptions, Workload, WorkloadError};
+use x0_identity::workload_api::{HINT_LEN_MAX, ServerOptions, WIT_SVIDS_LEN_MAX, Workload, WorkloadError};
 use x0_identity::{BundleMap, SpiffeBundle, TrustBundle, WitIssuer, WitKey, WitSvid, WitSvidValidator};
 
 use crate::kit::{Domain, HOUR, domain, id};
@@ -135,6 +135,21 @@ fn api_7_2_1_hints_are_unique() {
     assert!(matches!(refused, WorkloadError::TrustDomain { .. }), "{refused}");
     let refused = Workload::new(example.domain.bundle()).with_wit_svid(&svid, &key, "").unwrap_err();
     assert!(matches!(refused, WorkloadError::NoAuthority { .. }), "{refused}");
+}
+
+/// What is offered fits into a message that clients take.
+#[test]
+fn wit_svids_are_bounded() {
+    let example = Wit::new("example.org");
+    let (svid, key) = example.svid("web");
+    let len = "spiffe://example.org/web".len() + svid.token().len() + key.to_jwk().len() + HINT_LEN_MAX;
+    let mut workload = Workload::new(example.bundle());
+    for count in 1..=WIT_SVIDS_LEN_MAX / len {
+        workload = workload.with_wit_svid(&svid, &key, &format!("{count:0HINT_LEN_MAX$}")).unwrap();
+    }
+    let refused = workload.with_wit_svid(&svid, &key, &"h".repeat(HINT_LEN_MAX)).unwrap_err();
+    let len = (WIT_SVIDS_LEN_MAX / len + 1) * len;
+    assert_eq!(refused, WorkloadError::WitSvidsLength { len });
 }
 
 /// Streams receive each rotation, of what they asked for alone, and end when it is redacted.
