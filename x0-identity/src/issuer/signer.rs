@@ -44,8 +44,9 @@ impl CaSignerOptions {
 
     /// Sets [`CaSignerOptions::check_every_signature`]. A check takes more processor time than a signature.
     /// Without it the first check, which this process makes before it issues anything, finds a key that is
-    /// not that of the certificate. Keep every check for a key that signs elsewhere: in hardware, by several
-    /// parties, or on another machine.
+    /// not that of the certificate. Another signer for the same `CaSigner` is not checked: build a new one
+    /// for it. Keep every check for a key that signs elsewhere: in hardware, by several parties, or on
+    /// another machine.
     #[must_use]
     pub fn check_every_signature(mut self, checked: bool) -> CaSignerOptions {
         self.check_every_signature = checked;

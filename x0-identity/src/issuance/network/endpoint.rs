@@ -23,6 +23,10 @@ use crate::{
 /// The time after which the SVID of a connection is validated again, before the next request is carried out.
 const ADMITTED_FOR: Duration = Duration::from_secs(1);
 
+/// A connection that has sent no request for so long makes room for another one. A handshake takes less, also
+/// while all places are in one: each would be begun and thrown away.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// Signs the bytes of [`IssuanceServerOutput::Sign`] with the authority's key; `None` if it cannot.
 pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 
@@ -31,7 +35,8 @@ pub type Sign = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
 #[non_exhaustive]
 pub struct IssuanceEndpointOptions {
     /// The most connections at a time. The default is 256. For a further one, the oldest connection makes
-    /// room that has sent no request yet; if each has sent one, the further one is closed.
+    /// room that has sent no request yet and has been open for a second; if there is none, the further one is
+    /// closed.
     pub connections_max: usize,
     /// The most requests of a connection that TLS has authenticated; any other one has one. The default
     /// is 64.
@@ -110,17 +115,19 @@ struct Connections {
 
 struct Accepted {
     stream: TcpStream,
+    since: Instant,
     /// Whether a whole request has arrived.
     has_asked: bool,
 }
 
 impl Connections {
     /// Makes room for one more connection, if there are so many; says whether there is.
-    fn make_room(&mut self, connections_max: usize) -> bool {
+    fn make_room(&mut self, connections_max: usize, now: Instant) -> bool {
         if self.open.len() < connections_max {
             return true;
         }
-        let silent = self.open.iter().find(|(_, accepted)| !accepted.has_asked).map(|(number, _)| *number);
+        let is_silent = |accepted: &Accepted| !accepted.has_asked && now >= accepted.since + SILENT_AFTER;
+        let silent = self.open.iter().find(|(_, accepted)| is_silent(accepted)).map(|(number, _)| *number);
         let removed = silent.and_then(|number| self.open.remove(&number));
         if let Some(removed) = &removed {
             drop(removed.stream.shutdown(Shutdown::Both));
@@ -185,7 +192,10 @@ impl<R: Registry + Send + 'static> IssuanceEndpoint<R> {
         change(&mut self.shared.issuer().server)
     }
 
-    /// Changes the engine and its signer: another authority ([`IssuanceServer::set_authority`]).
+    /// Changes the engine and its signer: another authority ([`IssuanceServer::set_authority`]). An engine
+    /// whose `CaSigner` stays, and checks its first signature alone
+    /// ([`check_every_signature`](crate::CaSignerOptions::check_every_signature)), checks none of the new
+    /// signer: set the authority as well.
     pub fn replace_signer(&self, sign: Sign, change: impl FnOnce(&mut IssuanceServer<R>)) {
         let mut issuer = self.shared.issuer();
         change(&mut issuer.server);
@@ -237,13 +247,14 @@ fn accept<R: Registry + Send + 'static>(shared: &Arc<Shared<R>>, listener: &TcpL
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
-        if !connections.make_room(shared.options.connections_max) {
+        let now = Instant::now();
+        if !connections.make_room(shared.options.connections_max, now) {
             continue;
         }
         let Ok(registered) = stream.try_clone() else { continue };
         connections.accepted += 1;
         let number = connections.accepted;
-        connections.open.insert(number, Accepted { stream: registered, has_asked: false });
+        connections.open.insert(number, Accepted { stream: registered, since: now, has_asked: false });
         drop(connections);
         let serving = Arc::clone(shared);
         let serve = move || {
@@ -401,5 +412,35 @@ impl<R: Registry> Issuer<R> {
             self.server.handle(now, input).map_err(io::Error::other)?;
         }
         Err(io::Error::other("the engine of the issuer gave no answer"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More arrivals than places do not end every handshake: a connection has a second for its own.
+    #[test]
+    fn only_a_connection_that_has_been_silent_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let begin = Instant::now();
+        let mut connections = Connections::default();
+        for (number, (millis, has_asked)) in (0..).zip([(0, true), (0, false), (500, false)]) {
+            let since = begin + Duration::from_millis(millis);
+            connections.open.insert(number, Accepted { stream: stream(), since, has_asked });
+        }
+        let numbers = |connections: &Connections| connections.open.keys().copied().collect::<Vec<u64>>();
+        let at = |millis| begin + Duration::from_millis(millis);
+        assert!(connections.make_room(4, at(0)));
+        assert!(!connections.make_room(3, at(999)));
+        assert_eq!(numbers(&connections), [0, 1, 2]);
+        assert!(connections.make_room(3, at(1000)));
+        assert_eq!(numbers(&connections), [0, 2]);
+        assert!(!connections.make_room(2, at(1499)));
+        assert!(connections.make_room(2, at(1500)));
+        // One that has asked keeps its place.
+        assert!(!connections.make_room(1, at(100_000)));
+        assert_eq!(numbers(&connections), [0]);
     }
 }
