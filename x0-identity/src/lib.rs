@@ -224,7 +224,8 @@ pub use trust_domain::{ParseTrustDomainError, TrustDomain};
 #[cfg(feature = "wit")]
 pub use wit::{
     UnprovenWitSvid, WIT_PROOF_LIFETIME_MAX, WIT_SVID_LEN_MAX, WitConfirmation, WitIssueError, WitIssuer,
-    WitKey, WitKeyError, WitProof, WitProofError, WitProveError, WitSvid, WitSvidError, WitSvidValidator,
+    WitKey, WitKeyError, WitPresentationError, WitProof, WitProofError, WitProveError, WitSvid, WitSvidError,
+    WitSvidValidator,
 };
 #[cfg(feature = "x509")]
 pub use x509::{

@@ -10,5 +10,5 @@ mod svid;
 pub use confirmation::WitConfirmation;
 pub use issuer::{WitIssueError, WitIssuer};
 pub use key::{WitKey, WitKeyError};
-pub use proof::{WIT_PROOF_LIFETIME_MAX, WitProof, WitProofError, WitProveError};
+pub use proof::{WIT_PROOF_LIFETIME_MAX, WitPresentationError, WitProof, WitProofError, WitProveError};
 pub use svid::{UnprovenWitSvid, WIT_SVID_LEN_MAX, WitSvid, WitSvidError, WitSvidValidator};

@@ -57,8 +57,8 @@ use serde_json::{Value, json};
 use x0_identity::{
     BundleMap, JsonError, JwtAlgorithm, JwtIssuer, JwtKey, JwtSvidError, JwtSvidValidator, Refusal,
     SpiffeBundle, SpiffeId, TrustBundle, TrustDomain, UnprovenWitSvid, WitAuthority, WitConfirmation,
-    WitIssueError, WitIssuer, WitKey, WitKeyError, WitProofError, WitProveError, WitSvid, WitSvidError,
-    WitSvidValidator,
+    WitIssueError, WitIssuer, WitKey, WitKeyError, WitPresentationError, WitProofError, WitProveError,
+    WitSvid, WitSvidError, WitSvidValidator,
 };
 
 const SECONDS: u64 = 2_000_000_000;
@@ -157,6 +157,12 @@ fn unproven(token: &str) -> Result<UnprovenWitSvid, WitSvidError> {
 /// The claims of a token with a valid signature.
 fn validate(header: &Value, claims: &Value) -> Result<SpiffeId, WitSvidError> {
     unproven(&sign(header, claims)).map(|presented| presented.claimed_spiffe_id().clone())
+}
+
+/// The rule that a presentation breaks.
+fn rule(refused: WitPresentationError) -> WitProofError {
+    assert_eq!(refused.spiffe_id, workload());
+    refused.source
 }
 
 fn issued() -> WitSvid {
@@ -469,9 +475,10 @@ fn wit_svid_3_4_expiry_between_token_and_proof() {
     ] {
         let expect = if accept { Ok(svid.clone()) } else { Err(WitProofError::TokenExpired) };
         let present = || validator.validate(svid.token(), &bundles(), at(SECONDS)).unwrap();
-        let proved = present().with_proof(&proof, TARGET, at(now)).map(|(svid, _)| svid);
+        let proved = present().with_proof(&proof, TARGET, at(now)).map(|(svid, _)| svid).map_err(rule);
         assert_eq!(proved, expect, "{now}");
-        assert_eq!(present().with_signature(b"a request", &signature, at(now)), expect, "{now}");
+        let signed = present().with_signature(b"a request", &signature, at(now)).map_err(rule);
+        assert_eq!(signed, expect, "{now}");
     }
 }
 
@@ -570,11 +577,12 @@ fn wit_svid_4_a_proof_is_required() {
         (&message[..], signature[1..].to_vec()),
         (&message[..], Vec::new()),
     ] {
-        let refused = present().with_signature(message, &signature, at(SECONDS));
-        assert_eq!(refused, Err(WitProofError::Signature));
+        let refused = present().with_signature(message, &signature, at(SECONDS)).unwrap_err();
+        assert_eq!((&refused.spiffe_id, &refused.source), (&workload(), &WitProofError::Signature));
+        assert!(refused.to_string().contains("spiffe://example.org/web"), "{refused}");
     }
     // The token is no proof of itself.
-    let refused = present().with_proof(svid.token(), TARGET, at(SECONDS));
+    let refused = present().with_proof(svid.token(), TARGET, at(SECONDS)).map_err(rule);
     assert_eq!(refused, Err(WitProofError::Type));
 }
 
@@ -592,7 +600,8 @@ fn wit_svid_5_the_proof_is_bound_to_the_token() {
     let svid = issued();
     let prove = |header: Value, claims: Value| {
         let proof = sign_text(&KEY_PKCS8, &header.to_string(), &claims.to_string());
-        unproven(svid.token()).unwrap().with_proof(&proof, TARGET, at(SECONDS)).map(|(_, proof)| proof)
+        let presented = unproven(svid.token()).unwrap();
+        presented.with_proof(&proof, TARGET, at(SECONDS)).map(|(_, proof)| proof).map_err(rule)
     };
     let good = proof_claims(svid.token());
     assert_eq!(prove(proof_header(), good.clone()).unwrap().id(), "a");
@@ -634,7 +643,7 @@ fn wit_svid_5_the_proof_is_bound_to_the_token() {
     // Another key, and texts that are no proof.
     let with_proof = |proof: &str| {
         let presented = unproven(svid.token()).unwrap();
-        presented.with_proof(proof, TARGET, at(SECONDS)).map(drop)
+        presented.with_proof(proof, TARGET, at(SECONDS)).map(drop).map_err(rule)
     };
     let other = sign_text(&new_pkcs8(), &proof_header().to_string(), &good.to_string());
     assert_eq!(with_proof(&other), Err(WitProofError::Signature));
@@ -645,8 +654,8 @@ fn wit_svid_5_the_proof_is_bound_to_the_token() {
     // A recipient without a name accepts nothing.
     let nameless =
         sign_text(&KEY_PKCS8, &proof_header().to_string(), &with(good, "aud", json!("")).to_string());
-    let refused = unproven(svid.token()).unwrap().with_proof(&nameless, "", at(SECONDS)).map(drop);
-    assert_eq!(refused, Err(WitProofError::Audience));
+    let refused = unproven(svid.token()).unwrap().with_proof(&nameless, "", at(SECONDS));
+    assert_eq!(refused.map(drop).map_err(rule), Err(WitProofError::Audience));
 }
 
 /// A WIT-SVID is no JWT-SVID, whose validators take what comes in the header `Authorization`, and the
@@ -769,7 +778,7 @@ fn wit_svid_7_2_proofs_are_short() {
         let claims = with(proof_claims(svid.token()), "exp", expires);
         let proof = sign_text(&KEY_PKCS8, &proof_header().to_string(), &claims.to_string());
         let presented = validator.validate(svid.token(), &bundles(), at(now)).unwrap();
-        presented.with_proof(&proof, TARGET, at(now)).map(drop)
+        presented.with_proof(&proof, TARGET, at(now)).map(drop).map_err(rule)
     };
     let validator = WitSvidValidator::new();
     assert_eq!(prove(&validator, json!(SECONDS + 300), SECONDS), Ok(()));

@@ -8,10 +8,10 @@ use ring::digest::{SHA256, digest};
 
 use super::issuer::random_id;
 use super::{UnprovenWitSvid, WIT_SVID_LEN_MAX, WitKey};
-use crate::JsonError;
 use crate::base64::{Alphabet, encode};
 use crate::json::Json;
 use crate::jwt::token::{self, Compact, PartError, numeric_date, read_object, read_signature};
+use crate::{JsonError, SpiffeId};
 
 /// The longest time that a proof is valid (WIT-SVID §7.2: it MUST be limited): 5 minutes. Seconds are enough.
 pub const WIT_PROOF_LIFETIME_MAX: Duration = Duration::from_secs(300);
@@ -176,7 +176,18 @@ pub enum WitProveError {
     Sign,
 }
 
-/// The presenter of a WIT-SVID did not prove that it holds the key. Nobody is authenticated.
+/// The presenter of a WIT-SVID did not prove that it holds the key. The presenter is not authenticated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the presenter of the WIT-SVID of {spiffe_id} did not prove that it holds the key")]
+#[non_exhaustive]
+pub struct WitPresentationError {
+    /// The SPIFFE ID of the token, which a presenter that copied the token claims too.
+    pub spiffe_id: SpiffeId,
+    /// The rule that is broken.
+    pub source: WitProofError,
+}
+
+/// The rule that a proof of possession breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WitProofError {

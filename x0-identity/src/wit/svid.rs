@@ -4,7 +4,7 @@ use core::fmt;
 use std::string::String;
 use std::time::{Duration, SystemTime};
 
-use super::{WIT_PROOF_LIFETIME_MAX, WitConfirmation, WitProof, WitProofError};
+use super::{WIT_PROOF_LIFETIME_MAX, WitConfirmation, WitPresentationError, WitProof, WitProofError};
 use crate::json::Json;
 use crate::jwt::token::{Compact, PartError, numeric_date, read_object, read_signature};
 use crate::{BundleMap, JsonError, JwtAlgorithm, ParseSpiffeIdError, SpiffeId, TrustDomain};
@@ -249,12 +249,11 @@ impl UnprovenWitSvid {
         message: &[u8],
         signature: &[u8],
         now: SystemTime,
-    ) -> Result<WitSvid, WitProofError> {
-        self.check_expiry(now)?;
-        if self.svid.confirmation.verifies(message, signature) {
-            Ok(self.svid)
-        } else {
-            Err(WitProofError::Signature)
+    ) -> Result<WitSvid, WitPresentationError> {
+        match self.check_expiry(now) {
+            Ok(()) if self.svid.confirmation.verifies(message, signature) => Ok(self.svid),
+            Ok(()) => Err(self.refused(WitProofError::Signature)),
+            Err(source) => Err(self.refused(source)),
         }
     }
 
@@ -268,16 +267,21 @@ impl UnprovenWitSvid {
         proof: &str,
         audience: &str,
         now: SystemTime,
-    ) -> Result<(WitSvid, WitProof), WitProofError> {
-        self.check_expiry(now)?;
-        let proof = WitProof::verify(&self, proof, audience, now)?;
-        Ok((self.svid, proof))
+    ) -> Result<(WitSvid, WitProof), WitPresentationError> {
+        match self.check_expiry(now).and_then(|()| WitProof::verify(&self, proof, audience, now)) {
+            Ok(proof) => Ok((self.svid, proof)),
+            Err(source) => Err(self.refused(source)),
+        }
     }
 
     /// §3.4: the request with the proof may have taken its time since the token was validated.
     fn check_expiry(&self, now: SystemTime) -> Result<(), WitProofError> {
         let is_over = now.checked_sub(self.validator.leeway).is_some_and(|now| now >= self.svid.expires);
         if is_over { Err(WitProofError::TokenExpired) } else { Ok(()) }
+    }
+
+    fn refused(self, source: WitProofError) -> WitPresentationError {
+        WitPresentationError { spiffe_id: self.svid.spiffe_id, source }
     }
 }
 
