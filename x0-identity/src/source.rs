@@ -84,8 +84,9 @@ impl SvidSourceError {
 /// - The source is asked again after [`SvidPoll::again`], and as soon as the waker of the last call is woken.
 ///   Asking it earlier does no harm. A source wakes from any thread, also while it is asked.
 /// - It may block for as long as a file takes to be read, a certificate to be signed, or an exchange with an
-///   issuer to end by its limits (40 s for an `IssuanceSource` and one address): the thread that asks it does
-///   nothing else, and the end of a follower waits for it.
+///   issuer to end: the thread that asks it does nothing else, and the end of a follower waits for it. For an
+///   `IssuanceSource` and one address an exchange ends within 40 s; with the challenge of a TPM within 60 s
+///   and the time of the TPM. Before it the system resolves the name of the address, by limits of its own.
 /// - An error changes nothing. A source that failed is asked again, for ever.
 pub trait SvidSource: Send {
     /// The change since the last call, by the system's clock `now`.

@@ -41,7 +41,7 @@
 //! | WIT 37 | 7.1 | MUST NOT be accepted without proof of possession | same as WIT 26 |
 //! | WIT 38 | 7.1 | MUST NOT be presented in the header `Authorization` | same as WIT 30 |
 //! | WIT 39 | 7.2 | the lifespan of a proof MUST be limited | `wit_svid_7_2_proofs_are_short` |
-//! | WIT 40 | 7.3 | MUST be sent over a secure channel: the caller's, as `WitSvid::token` says | same as WIT 27 |
+//! | WIT 40 | 7.3 | MUST be sent over a secure channel: the caller's, as `WitSvid::token` says | not served, see WIT 27: the proof is bound to the token on every channel |
 //! | WIT 41 | B | key of a table: what is a MUST in WIMSE as well | same as WIT 4 |
 //! | WIT 42 | B | key of a table: what is a MUST NOT in WIMSE as well | same as WIT 21 |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]

@@ -222,7 +222,7 @@ fn read_header(part: &str) -> Result<(JwtAlgorithm, String), WitSvidError> {
     Ok((algorithm, key_id.into()))
 }
 
-/// A valid WIT-SVID whose presenter has not proved yet that it holds the key. Nobody is authenticated by it:
+/// A valid WIT-SVID whose presenter has not proved yet that it holds the key. It authenticates no presenter:
 /// it becomes a [`WitSvid`] by a proof.
 pub struct UnprovenWitSvid {
     pub(super) svid: WitSvid,
