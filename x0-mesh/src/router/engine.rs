@@ -106,7 +106,7 @@ impl Router {
             seqno: options.seqno,
             seqno_raised: None,
             seqno_wanted: None,
-            table: Table::new(local, options.region, options.seed),
+            table: Table::new(local, options.region),
             neighbours: Vec::new(),
             slots: BTreeMap::new(),
             links: BTreeMap::new(),

@@ -6,7 +6,6 @@ use x0_identity::NodeId;
 
 use super::Distance;
 use super::message::{Advert, DEPTH_MAX, Packed};
-use crate::random::SplitMix64;
 
 /// The index of this node in each table.
 pub(super) const SELF: u32 = 0;
@@ -99,22 +98,23 @@ pub(super) fn grow<T>(items: &mut Vec<T>, len: usize) {
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     destinations: Vec<Destination>,
-    by_node: Index,
+    /// Indices in the order of the nodes. Members choose the ids that they advertise, so that no hash function
+    /// without a secret bounds the time of a search.
+    by_node: Vec<u32>,
     free: Vec<u32>,
 }
 
 impl Table {
-    /// A table that holds this node. Members choose the ids that they advertise, but do not know the seed.
-    pub(super) fn new(local: NodeId, region: u16, seed: u64) -> Table {
-        let by_node = Index { seed, len: 0, slots: Vec::new() };
-        let mut table = Table { destinations: Vec::new(), by_node, free: Vec::new() };
+    /// A table that holds this node.
+    pub(super) fn new(local: NodeId, region: u16) -> Table {
+        let mut table = Table { destinations: Vec::new(), by_node: Vec::new(), free: Vec::new() };
         table.insert(local);
         table.destinations[SELF as usize].region = region;
         table
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_node.len
+        self.by_node.len()
     }
 
     /// One more than the highest index.
@@ -124,7 +124,12 @@ impl Table {
     }
 
     pub(super) fn find(&self, node: NodeId) -> Option<u32> {
-        self.by_node.find(&self.destinations, node)
+        self.by_node.get(self.position(node).ok()?).copied()
+    }
+
+    /// The place of a node in `by_node`, or where it would be.
+    fn position(&self, node: NodeId) -> Result<usize, usize> {
+        self.by_node.binary_search_by_key(&node, |index| self.destinations[*index as usize].node)
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Destination> {
@@ -141,6 +146,7 @@ impl Table {
 
     /// The caller has checked that the node is new and that there is room.
     pub(super) fn insert(&mut self, node: NodeId) -> u32 {
+        let (Ok(position) | Err(position)) = self.position(node);
         let destination = Destination {
             node,
             feasible: Distance::WORST,
@@ -160,111 +166,27 @@ impl Table {
             self.destinations.push(destination);
             index
         };
-        self.by_node.insert(&self.destinations, index);
+        let len = self.by_node.len() + 1;
+        grow(&mut self.by_node, len);
+        self.by_node.insert(position, index);
         index
     }
 
     pub(super) fn remove(&mut self, index: u32) {
-        if self.get(index).is_some() {
-            self.by_node.remove(&self.destinations, index);
+        if let Some(node) = self.get(index).map(|destination| destination.node) {
+            if let Ok(position) = self.position(node) {
+                self.by_node.remove(position);
+            }
             self.destinations[index as usize].removal = Removal::Removed;
             self.free.push(index);
         }
     }
 }
 
-/// Indices by node: a hash table with linear probing, because there is an entry for each pair of nodes, and
-/// one of a `BTreeMap` takes four times as many bytes. The nodes themselves are in the destinations.
-#[derive(Debug, Clone)]
-struct Index {
-    seed: u64,
-    len: usize,
-    /// A power of two of them, or none; at least an eighth is free.
-    slots: Vec<u32>,
-}
-
-/// No destination has this index.
-const FREE: u32 = u32::MAX;
-
-impl Index {
-    /// The slot at which the search for a node begins.
-    fn home(&self, node: NodeId) -> usize {
-        let hash = SplitMix64::new(self.seed ^ node.get()).next();
-        // The lowest bits; there are fewer slots than a `usize` counts.
-        #[expect(clippy::cast_possible_truncation, reason = "a hash")]
-        let hash = hash as usize;
-        hash & (self.slots.len() - 1)
-    }
-
-    fn after(&self, slot: usize) -> usize {
-        (slot + 1) & (self.slots.len() - 1)
-    }
-
-    fn find(&self, destinations: &[Destination], node: NodeId) -> Option<u32> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let mut slot = self.home(node);
-        // Ends, because some slot is free.
-        loop {
-            match self.slots[slot] {
-                FREE => return None,
-                index if destinations[index as usize].node == node => return Some(index),
-                _ => slot = self.after(slot),
-            }
-        }
-    }
-
-    /// Adds a destination of a node that is new.
-    fn insert(&mut self, destinations: &[Destination], index: u32) {
-        if (self.len + 1) * 8 > self.slots.len() * 7 {
-            let slots = alloc::vec![FREE; (self.slots.len() * 2).max(8)];
-            let old = core::mem::replace(&mut self.slots, slots);
-            for index in old.into_iter().filter(|index| *index != FREE) {
-                self.place(destinations, index);
-            }
-        }
-        self.place(destinations, index);
-        self.len += 1;
-    }
-
-    fn place(&mut self, destinations: &[Destination], index: u32) {
-        let mut slot = self.home(destinations[index as usize].node);
-        while self.slots[slot] != FREE {
-            slot = self.after(slot);
-        }
-        self.slots[slot] = index;
-    }
-
-    /// Removes a destination of the table.
-    fn remove(&mut self, destinations: &[Destination], index: u32) {
-        let mut hole = self.home(destinations[index as usize].node);
-        while self.slots[hole] != index {
-            hole = self.after(hole);
-        }
-        self.len -= 1;
-        // Entries behind the hole move into it, unless that would put them before their home.
-        let mut slot = hole;
-        loop {
-            slot = self.after(slot);
-            let moved = self.slots[slot];
-            if moved == FREE {
-                break;
-            }
-            let home = self.home(destinations[moved as usize].node);
-            let mask = self.slots.len() - 1;
-            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(hole) & mask {
-                self.slots[hole] = moved;
-                hole = slot;
-            }
-        }
-        self.slots[hole] = FREE;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix64;
 
     #[test]
     fn tables_have_little_room_to_spare() {
@@ -285,7 +207,7 @@ mod tests {
         let local = NodeId::new(u64::MAX).unwrap();
         for seed in 0..8 {
             let mut random = SplitMix64::new(seed);
-            let mut table = Table::new(local, 7, random.next());
+            let mut table = Table::new(local, 7);
             let mut model = std::collections::BTreeMap::from([(local, SELF)]);
             // Many short of the limit, then few: tables grow, are full, and become empty.
             for (range, steps) in [(40, 400), (3000, 12_000), (8, 24_000)] {
@@ -311,13 +233,16 @@ mod tests {
                 let mut indices: Vec<u32> = model.values().copied().collect();
                 indices.sort_unstable();
                 assert_eq!(used, indices);
+                // A search halves the table whatever the ids are, and a route has four bytes in it.
+                assert!(table.by_node.iter().eq(model.values()), "seed {seed}");
+                assert!(table.by_node.capacity() <= 3100 * 9 / 8, "{}", table.by_node.capacity());
             }
         }
     }
 
     #[test]
     fn a_destination_keeps_both_adverts() {
-        let mut table = Table::new(NodeId::new(1).unwrap(), 7, 0);
+        let mut table = Table::new(NodeId::new(1).unwrap(), 7);
         let destination = table.get_mut(SELF).unwrap();
         assert_eq!((destination.primary(), destination.alternate()), (Advert::NONE, Advert::NONE));
         let advert = |number: u8, depth| {
