@@ -205,6 +205,19 @@ fn routes_carry_price_region_and_distance() {
     assert_eq!(net.routers[0].routes().count(), 2);
 }
 
+/// A neighbour refuses a message with an MTU of 0, and with it all that the message says.
+#[test]
+fn a_link_with_an_mtu_of_zero_counts_as_one_byte() {
+    let mut net = Net::new((0..3).map(RouterOptions::new));
+    net.join(0, 1, LinkCost::new(100));
+    let mut cost = LinkCost::new(100);
+    cost.mtu = 0;
+    net.join(1, 2, cost);
+    net.settle();
+    assert_eq!(net.route(0, 2).map(|route| route.mtu), Some(1));
+    assert!(net.routers.iter().all(|router| router.stats().refused_messages == 0));
+}
+
 #[test]
 fn a_node_that_does_not_relay_offers_itself_only() {
     let mut net = Net::new([RouterOptions::new(1), RouterOptions::new(2).relay(None), RouterOptions::new(3)]);

@@ -302,7 +302,9 @@ impl Router {
         let effective = |state: &LinkState| {
             let damped = damping.get(&state.id).map_or(state.cost.metric, |d| d.metric(state.cost.metric));
             let factor = if state.is_degraded { DEGRADED_FACTOR } else { 1 };
-            LinkCost { metric: damped.saturating_mul(factor), ..state.cost }
+            // An MTU of 0 counts as 1: neighbours refuse a message with it.
+            let mtu = state.cost.mtu.max(1);
+            LinkCost { metric: damped.saturating_mul(factor), mtu, ..state.cost }
         };
         let rated = neighbour.links.iter().map(|state| (state.id, effective(state)));
         let Some(best) = rated.min_by_key(|(id, cost)| (cost.metric, *id)) else { return };

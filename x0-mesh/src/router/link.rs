@@ -22,8 +22,8 @@ pub struct LinkCost {
     /// beside the metric, so that a service can refuse a paid path: see
     /// [`NextHop::price`](super::NextHop::price).
     pub price: u16,
-    /// The longest datagram that it carries, in bytes; `u16::MAX` without a limit. Routes carry the least of
-    /// their links, so that each node knows the limit of each of its paths: see
+    /// The longest datagram that it carries, in bytes; `u16::MAX` without a limit. Zero counts as 1. Routes
+    /// carry the least of their links, so that each node knows the limit of each of its paths: see
     /// [`Route::mtu`](super::Route::mtu).
     pub mtu: u16,
 }
