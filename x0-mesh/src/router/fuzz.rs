@@ -13,7 +13,9 @@ pub(crate) fn run(bytes: &[u8]) {
     match bytes.split_first() {
         None => {}
         Some((0, body)) => decode(body),
-        Some((seed, script)) => drive(u64::from(*seed), script),
+        Some((seed, script)) => {
+            drive(u64::from(*seed), script);
+        }
     }
 }
 
@@ -29,16 +31,17 @@ fn decode(body: &[u8]) {
     assert_eq!(bytes, body);
 }
 
-/// Gives messages to a router with three neighbours: nothing panics, tables stay within their bounds.
-fn drive(seed: u64, mut script: &[u8]) {
+/// Gives messages to a router with three neighbours: nothing panics, tables stay within their bounds. Returns
+/// how many destinations the router knows in the end.
+fn drive(seed: u64, mut script: &[u8]) -> usize {
     const DESTINATIONS_MAX: usize = 40;
     let node = |number: u64| NodeId::new(number);
-    let Some(local) = node(1) else { return };
+    let Some(local) = node(1) else { return 0 };
     let mut router = Router::new(local, RouterOptions::new(seed).limits(DESTINATIONS_MAX, 4));
     let mut now = Duration::ZERO;
     let mut sessions = [0_u32; 3];
     for (link, number) in [(0, 2), (1, 3), (2, 4)] {
-        let Some(peer) = node(number) else { return };
+        let Some(peer) = node(number) else { return 0 };
         let cost = LinkCost::new(10 * link).price(1);
         let _ = router.handle(now, Input::LinkUp { link: LinkId(link), peer, cost });
     }
@@ -101,37 +104,61 @@ fn drive(seed: u64, mut script: &[u8]) {
             }
         }
     }
+    router.stats().destinations
 }
 
 #[cfg(test)]
 mod tests {
+    use x0_identity::NodeId;
+
     use crate::random::SplitMix64;
+    use crate::router::Distance;
+    use crate::router::message::{Advert, Entry};
+
+    /// A part of a script: one entry in a header that the router accepts, with a wrong bit in one of eight.
+    fn part(random: &mut SplitMix64) -> Vec<u8> {
+        let [kind, link, number, node, metric, seqno, damage, bit] = random.next().to_le_bytes();
+        let node = NodeId::new(u64::from(node % 64) + 1).unwrap();
+        // Only a neighbour itself is at no distance.
+        let metric = if node.get() == u64::from(link % 3) + 2 { 0 } else { u32::from(metric) + 1 };
+        let seqno = u32::from(seqno);
+        let entry = match kind % 8 {
+            0 => Entry::Retraction { node },
+            1 => Entry::Request { node, seqno, hops: bit },
+            _ => {
+                let distance = Distance { seqno, metric };
+                let advert = Advert { distance, price: number.into(), mtu: u16::MAX, depth: kind >> 4 };
+                Entry::Update { node, advert, region: u16::from(damage) }
+            }
+        };
+        let mut content = vec![number];
+        entry.encode(&mut content);
+        let len = u8::try_from(content.len()).unwrap();
+        if damage.is_multiple_of(8) {
+            content[usize::from(bit / 8 % len)] ^= 1 << (bit % 8);
+        }
+        [&[18 + link % 6, len], &content[..]].concat()
+    }
 
     /// A short run of what `fuzz/` does, on scripts of valid and damaged parts.
     #[test]
     fn random_scripts() {
         let mut random = SplitMix64::new(11);
-        for _ in 0..3000 {
+        let mut known = 0;
+        for seed in 0..3000 {
             let mut script = Vec::new();
             let len = random.next() % 300;
             while script.len() < usize::try_from(len).unwrap() {
-                if random.next().is_multiple_of(3) {
-                    // A part whose content begins like an entry.
-                    let [action, number, first, node, ..] = random.next().to_le_bytes();
-                    script.extend_from_slice(&[
-                        action | 0x12,
-                        17,
-                        number,
-                        (first % 4) | (first & 0x30),
-                        node % 64,
-                    ]);
-                    script.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0]);
-                } else {
+                if random.next().is_multiple_of(16) {
+                    // A byte here mostly begins a part, whose content is the parts that follow.
                     script.push(random.next().to_le_bytes()[0]);
+                } else {
+                    script.extend_from_slice(&part(&mut random));
                 }
             }
-            super::run(&script);
+            known += super::drive(seed, &script) - 1;
         }
+        assert!(known > 3000, "the entries of these scripts reach no table: {known}");
         for message in [&include_bytes!("../../tests/data/router_v1.bin")[..], &[]] {
             for position in 0..message.len() {
                 for bit in 0..8 {
