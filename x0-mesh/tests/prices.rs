@@ -4,7 +4,9 @@
 mod quic_common;
 
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use quic_common::{Domain, node, soon};
 use x0_identity::Identity;
@@ -101,4 +103,90 @@ async fn a_lane_without_a_budget_waits_for_the_free_path() {
     let event = soon(sender.event()).await;
     assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
     assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Ready(Err(SendError::Unreachable { peer: node(2) })));
+}
+
+/// Two nodes with a paid link alone; a limiter and a transport on them.
+struct Paid {
+    mesh: Mesh,
+    sender: PriceLimiter<QuicTransport>,
+    receiver: QuicTransport,
+    _peer: Mesh,
+}
+
+impl Paid {
+    async fn start() -> Paid {
+        let domain = Domain::new("mesh.test");
+        let segment = MemorySegment::new(1232);
+        let [one, two] = [1, 2].map(|number| domain.identity(number));
+        let start = |number: u16, identity: &Identity, port: MeshPort| {
+            let (server, client) = (identity.server_config(), identity.client_config());
+            let port = port.metric(Cost::new(Etx).price(9));
+            Mesh::start(MeshOptions::new(node(number.into()), server, client).port(port)).unwrap()
+        };
+        let mut mesh = start(1, &one, MeshPort::new(segment.link(end(1))).neighbour(end(2)));
+        let peer = start(2, &two, MeshPort::new(segment.link(end(2))));
+        let limits = PriceLimits::new().lane(Lane::Bulk, 8).lane(Lane::Datagram, 8);
+        let inner = transport(&one, 1, &mesh);
+        let sender = mesh.limit_prices(inner, limits.lane(Lane::Ordered(200), 8));
+        let receiver = transport(&two, 2, &peer);
+        soon(mesh.until(|mesh| price(mesh) == Some(9))).await;
+        Paid { mesh, sender, receiver, _peer: peer }
+    }
+}
+
+/// QUIC takes messages for a peer that it is reaching, and a paid path is the first one here.
+#[tokio::test(start_paused = true)]
+async fn limits_hold_before_the_first_event() {
+    let Paid { mesh, mut sender, mut receiver, _peer } = Paid::start().await;
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    let refused = SendError::Congested { peer: node(2), lane: Lane::Datagram };
+    assert_eq!(offer(&mut sender, Lane::Datagram), Poll::Ready(Err(refused)));
+    assert_eq!(offer(&mut sender, Lane::Ordered(0)), Poll::Ready(Ok(())));
+    let mut payload = Vec::new();
+    assert_eq!(soon(receiver.recv(&mut payload)).await.unwrap().lane, Lane::Ordered(0));
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    // The event that was taken meanwhile is not lost.
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Up { .. }), "{event:?}");
+    assert_eq!((offer(&mut sender, Lane::Bulk), price(&mesh)), (Poll::Pending, Some(9)));
+}
+
+/// The owner waits for its message alone, and polls no events.
+#[tokio::test(start_paused = true)]
+async fn a_message_does_not_wait_longer_than_epoch_and_mesh() {
+    let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: b"patient" };
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Up { .. }), "{event:?}");
+    let book = sender.get_ref().peers();
+    let removed = async { book.remove_peer(node(2)) };
+    let (sent, ()) = soon(async { tokio::join!(sender.send(&transmit), removed) }).await;
+    let error = sent.unwrap_err();
+    assert!(matches!(error, SendError::Unreachable { .. } | SendError::UnknownPeer { .. }), "{error}");
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
+
+    let Paid { mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    soon(sender.event()).await;
+    // The transport notices the end of the mesh before or after it is offered the message.
+    let (_, ()) = soon(async { tokio::join!(sender.send(&transmit), async { drop(mesh) }) }).await;
+}
+
+/// Events wake the owner that waits for one, also when a sender with another waker has come after it.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_waits_takes_no_wake_up_from_the_owner() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    soon(sender.event()).await;
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
+    assert!(sender.poll_event(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    sender.get_ref().peers().remove_peer(node(2));
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
 }

@@ -1,9 +1,9 @@
 //! Lanes that may not use paths which cost money.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -11,10 +11,14 @@ use x0_identity::NodeId;
 
 use super::node::Shared;
 use crate::quic::race;
-use crate::{Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport};
+use crate::{
+    Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport, is_guest,
+};
 
 /// Between two looks at the prices while messages wait: a price may change without a change of the route.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Events that are kept for an owner that sends and does not poll them.
+const EVENTS_MAX: usize = 1024;
 
 /// The highest price of a path that each lane may use. A lane without a limit uses every path.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +42,7 @@ impl PriceLimits {
     }
 
     fn allows(&self, lane: Lane, price: Option<u16>) -> bool {
-        // Without a route the transport beneath knows what to say.
+        // Without a route the transport beneath decides: the peer is unreachable, unknown or beside the mesh.
         self.lanes.get(&lane).is_none_or(|per_gb_max| price.is_none_or(|price| price <= *per_gb_max))
     }
 }
@@ -46,43 +50,101 @@ impl PriceLimits {
 /// A transport over a mesh whose lanes use paths up to a price only. [`Mesh::limit_prices`] makes one.
 ///
 /// A message on a lane whose limit the price of the present path exceeds waits: `poll_send` is pending, as if
-/// the lane were full, until the path is cheap enough or the epoch ends; on [`Lane::Datagram`], which never
-/// waits, it is [`SendError::Congested`]. Messages that the transport has taken before the price rose still
-/// leave, and what the peer sends is a matter of the peer's limits.
+/// the lane were full, until the path is cheap enough, the epoch ends, or the mesh is dropped. On
+/// [`Lane::Datagram`], which never waits, it is [`SendError::Congested`]; so it is on every lane for an owner
+/// that leaves 1024 events unpolled. A message for a peer without any event so far waits too, even if the
+/// transport does not know the peer.
+///
+/// Messages that the transport has taken before the price rose, or before there was a route, still leave. The
+/// limits apply to what this node sends; the peer has limits of its own.
 ///
 /// [`Mesh::limit_prices`]: super::Mesh::limit_prices
 #[derive(Debug)]
 pub struct PriceLimiter<T> {
     inner: T,
     limits: PriceLimits,
-    /// Peers in an epoch.
-    up: BTreeSet<NodeId>,
+    /// Nodes whose last epoch, or first attempt, is over: the transport beneath refuses messages for them.
+    down: BTreeSet<NodeId>,
+    /// Events that the owner has not polled.
+    events: VecDeque<PeerEvent>,
     shared: Weak<Shared>,
     waiting: Arc<Waiting>,
+    /// The waker of `waiting`.
+    waker: Waker,
 }
 
-/// Wakers of messages that wait for another path.
+/// The tasks that wait for the transport beneath. As a waker it wakes all of them: the owner for events and
+/// messages, and the senders, whose epochs the events may end.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Mutex<BTreeMap<(NodeId, Lane), Waker>>);
+struct Waiting {
+    wakers: Mutex<Wakers>,
+}
+
+#[derive(Debug, Default)]
+struct Wakers {
+    /// Wakers of messages that wait for another path.
+    senders: BTreeMap<(NodeId, Lane), Waker>,
+    owner: Option<Waker>,
+    /// Whether the task that wakes senders has ended, and with it the mesh.
+    is_over: bool,
+}
 
 impl Waiting {
-    /// The map is consistent between any two statements, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Lane), Waker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The state is consistent between any two statements, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes and removes those for which this holds.
-    fn wake(&self, holds: impl Fn(NodeId, Lane) -> bool) {
-        let mut woken = Vec::new();
-        self.lock().retain(|(peer, lane), waker| {
-            let is_kept = !holds(*peer, *lane);
-            if !is_kept {
-                woken.push(waker.clone());
+    fn set_owner(&self, waker: &Waker) {
+        match &mut self.lock().owner {
+            Some(owner) => owner.clone_from(waker),
+            owner => *owner = Some(waker.clone()),
+        }
+    }
+
+    fn add_sender(&self, to: NodeId, lane: Lane, waker: &Waker) {
+        self.lock().senders.insert((to, lane), waker.clone());
+    }
+
+    /// Wakes and removes the senders for which `is_woken` holds.
+    fn wake_senders(&self, is_woken: impl Fn(NodeId, Lane) -> bool) {
+        let senders: Vec<(NodeId, Lane)> = self.lock().senders.keys().copied().collect();
+        for (to, lane) in senders.into_iter().filter(|(to, lane)| is_woken(*to, *lane)) {
+            // Outside of the lock: a waker may poll.
+            let waker = self.lock().senders.remove(&(to, lane));
+            if let Some(waker) = waker {
+                waker.wake();
             }
-            is_kept
-        });
-        // Outside of the lock: a waker may poll.
-        woken.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Waiting>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Waiting>) {
+        let owner = self.lock().owner.take();
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+        self.wake_senders(|_, _| true);
+    }
+}
+
+/// The part of the task that wakes senders. When the task ends, also before its first poll, all senders are
+/// woken, because nothing else wakes them after that.
+pub(super) struct Look {
+    waiting: Weak<Waiting>,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.upgrade() {
+            waiting.lock().is_over = true;
+            waiting.wake_senders(|_, _| true);
+        }
     }
 }
 
@@ -93,12 +155,20 @@ fn price(shared: &Shared, to: NodeId) -> Option<u16> {
 impl<T> PriceLimiter<T> {
     /// A limiter; [`wake_always`] wakes what waits.
     pub(super) fn new(inner: T, limits: PriceLimits, shared: &Arc<Shared>) -> PriceLimiter<T> {
-        let (shared, waiting) = (Arc::downgrade(shared), Arc::default());
-        PriceLimiter { inner, limits, up: BTreeSet::new(), shared, waiting }
+        let waiting: Arc<Waiting> = Arc::default();
+        PriceLimiter {
+            inner,
+            limits,
+            down: BTreeSet::new(),
+            events: VecDeque::new(),
+            shared: Arc::downgrade(shared),
+            waker: Waker::from(Arc::clone(&waiting)),
+            waiting,
+        }
     }
 
-    pub(super) fn waiting(&self) -> Weak<Waiting> {
-        Arc::downgrade(&self.waiting)
+    pub(super) fn look(&self) -> Look {
+        Look { waiting: Arc::downgrade(&self.waiting) }
     }
 
     /// The transport beneath.
@@ -108,51 +178,69 @@ impl<T> PriceLimiter<T> {
 
     fn is_cheap(&self, to: NodeId, lane: Lane) -> bool {
         let Some(shared) = self.shared.upgrade() else { return true };
-        self.limits.allows(lane, price(&shared, to))
-    }
-
-    /// Whether a message may be handed to the transport beneath; registers the waker if not.
-    fn admit(&self, cx: &Context<'_>, to: NodeId, lane: Lane) -> Poll<Result<(), SendError>> {
-        // Outside of an epoch the transport beneath keeps its contract: it takes what fits or refuses.
-        if !self.limits.lanes.contains_key(&lane) || !self.up.contains(&to) || self.is_cheap(to, lane) {
-            return Poll::Ready(Ok(()));
-        }
-        if lane == Lane::Datagram {
-            return Poll::Ready(Err(SendError::Congested { peer: to, lane }));
-        }
-        self.waiting.lock().insert((to, lane), cx.waker().clone());
-        // The path may have changed before the waker was there.
-        if self.is_cheap(to, lane) {
-            self.waiting.lock().remove(&(to, lane));
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
+        self.limits.allows(lane, price(&shared, to)) || self.waiting.lock().is_over
     }
 
     fn note(&mut self, event: &PeerEvent) {
         match event.kind {
             PeerEventKind::Up { .. } => {
-                self.up.insert(event.peer);
+                self.down.remove(&event.peer);
             }
             PeerEventKind::Down { .. } => {
-                self.up.remove(&event.peer);
-                self.waiting.wake(|peer, _| peer == event.peer);
+                // Guests are not bounded in number, and no limit applies to them: they have no route.
+                if !is_guest(event.peer) {
+                    self.down.insert(event.peer);
+                }
+                self.waiting.wake_senders(|to, _| to == event.peer);
             }
             _ => {}
         }
     }
 }
 
+impl<T: Transport> PriceLimiter<T> {
+    /// Takes the events of the transport beneath before the owner polls them: true if all of them.
+    fn take_events(&mut self) -> bool {
+        while self.events.len() < EVENTS_MAX {
+            let polled = self.inner.poll_event(&mut Context::from_waker(&self.waker));
+            let Poll::Ready(event) = polled else { return true };
+            self.note(&event);
+            self.events.push_back(event);
+        }
+        false
+    }
+
+    /// Whether a message may be handed to the transport beneath; registers the waker if not.
+    fn admit(&mut self, waker: &Waker, to: NodeId, lane: Lane) -> Poll<Result<(), SendError>> {
+        if !self.limits.lanes.contains_key(&lane) || self.is_cheap(to, lane) {
+            return Poll::Ready(Ok(()));
+        }
+        let waits = lane != Lane::Datagram;
+        if waits {
+            // Before the look at events and price: a change in between is not missed.
+            self.waiting.add_sender(to, lane, waker);
+        }
+        // Not only at the owner's polls of events: an owner that waits for this message polls none.
+        let is_complete = self.take_events();
+        let is_admitted = self.down.contains(&to) || self.is_cheap(to, lane);
+        if waits && is_complete && !is_admitted {
+            return Poll::Pending;
+        }
+        self.waiting.lock().senders.remove(&(to, lane));
+        Poll::Ready(if is_admitted { Ok(()) } else { Err(SendError::Congested { peer: to, lane }) })
+    }
+}
+
 /// Wakes messages whose path has become cheap enough, until the limiter or the mesh is dropped.
-pub(super) async fn wake_always(shared: Weak<Shared>, waiting: Weak<Waiting>, limits: PriceLimits) {
+pub(super) async fn wake_always(shared: Weak<Shared>, look: Look, limits: PriceLimits) {
     loop {
-        let (Some(strong), Some(strong_waiting)) = (shared.upgrade(), waiting.upgrade()) else { return };
+        let (Some(strong), Some(waiting)) = (shared.upgrade(), look.waiting.upgrade()) else { return };
         let changed = Arc::clone(&strong.changed);
         // Before the look at the prices: a change in between is not missed.
         let mut changed = pin!(changed.notified());
         changed.as_mut().enable();
-        strong_waiting.wake(|peer, lane| limits.allows(lane, price(&strong, peer)));
-        drop((strong, strong_waiting));
+        waiting.wake_senders(|to, lane| limits.allows(lane, price(&strong, to)));
+        drop((strong, waiting));
         race(changed, sleep(LOOK_INTERVAL)).await;
     }
 }
@@ -179,13 +267,22 @@ impl<T: Transport> Transport for PriceLimiter<T> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
-        let event = std::task::ready!(self.inner.poll_event(cx));
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        self.waiting.set_owner(cx.waker());
+        let event = std::task::ready!(self.inner.poll_event(&mut Context::from_waker(&self.waker)));
         self.note(&event);
         Poll::Ready(event)
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, payload: &mut Vec<u8>) -> Poll<Result<Next, RecvError>> {
-        let next = std::task::ready!(self.inner.poll_next(cx, payload));
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(Ok(Next::Event(event)));
+        }
+        self.waiting.set_owner(cx.waker());
+        let polled = self.inner.poll_next(&mut Context::from_waker(&self.waker), payload);
+        let next = std::task::ready!(polled);
         if let Ok(Next::Event(event)) = &next {
             self.note(event);
         }
@@ -198,7 +295,7 @@ impl<T: Transport> Transport for PriceLimiter<T> {
         transmit: &Transmit<'_>,
         trailer: &[u8],
     ) -> Poll<Result<(), SendError>> {
-        match self.admit(cx, transmit.to, transmit.lane) {
+        match self.admit(cx.waker(), transmit.to, transmit.lane) {
             Poll::Ready(Ok(())) if trailer.is_empty() => self.inner.poll_send(cx, transmit),
             Poll::Ready(Ok(())) => self.inner.poll_send_with_trailer(cx, transmit, trailer),
             refused => refused,
