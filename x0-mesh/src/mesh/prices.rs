@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use x0_identity::NodeId;
 
@@ -78,6 +79,8 @@ pub struct PriceLimiter<T> {
 #[derive(Debug, Default)]
 struct Waiting {
     wakers: Mutex<Wakers>,
+    /// Notified when a sender begins to wait, and when the limiter is dropped.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +106,11 @@ impl Waiting {
     }
 
     fn add_sender(&self, to: NodeId, lane: Lane, waker: &Waker) {
-        self.lock().senders.insert((to, lane), waker.clone());
+        let mut wakers = self.lock();
+        if wakers.senders.is_empty() {
+            self.changed.notify_one();
+        }
+        wakers.senders.insert((to, lane), waker.clone());
     }
 
     /// Wakes and removes the senders for which `is_woken` holds.
@@ -133,10 +140,17 @@ impl Wake for Waiting {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+    }
+}
+
 /// The part of the task that wakes senders. When the task ends, also before its first poll, all senders are
 /// woken, because nothing else wakes them after that.
 pub(super) struct Look {
     waiting: Weak<Waiting>,
+    changed: Arc<Notify>,
 }
 
 impl Drop for Look {
@@ -168,7 +182,7 @@ impl<T> PriceLimiter<T> {
     }
 
     pub(super) fn look(&self) -> Look {
-        Look { waiting: Arc::downgrade(&self.waiting) }
+        Look { waiting: Arc::downgrade(&self.waiting), changed: Arc::clone(&self.waiting.changed) }
     }
 
     /// The transport beneath.
@@ -240,8 +254,13 @@ pub(super) async fn wake_always(shared: Weak<Shared>, look: Look, limits: PriceL
         let mut changed = pin!(changed.notified());
         changed.as_mut().enable();
         waiting.wake_senders(|to, lane| limits.allows(lane, price(&strong, to)));
+        let is_idle = waiting.lock().senders.is_empty();
         drop((strong, waiting));
-        race(changed, sleep(LOOK_INTERVAL)).await;
+        if is_idle {
+            look.changed.notified().await;
+        } else {
+            race(changed, sleep(LOOK_INTERVAL)).await;
+        }
     }
 }
 
