@@ -151,6 +151,18 @@ async fn limits_hold_before_the_first_event() {
     assert_eq!((offer(&mut sender, Lane::Bulk), price(&mesh)), (Poll::Pending, Some(9)));
 }
 
+/// An error that the transport has for a message comes first: no path makes the message shorter.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_no_path_carries_does_not_wait() {
+    let Paid { mesh: _mesh, mut sender, .. } = Paid::start().await;
+    let lane = Lane::Ordered(200);
+    assert_eq!(offer(&mut sender, lane), Poll::Ready(Err(SendError::NoLane { lane })));
+    let len_max = sender.message_len_max(Lane::Bulk);
+    let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: &vec![7; len_max + 1] };
+    let refused = sender.poll_send(&mut Context::from_waker(Waker::noop()), &transmit);
+    assert_eq!(refused, Poll::Ready(Err(SendError::TooLong { len: len_max + 1, len_max })));
+}
+
 /// The owner waits for its message alone, and polls no events.
 #[tokio::test(start_paused = true)]
 async fn a_message_does_not_wait_longer_than_epoch_and_mesh() {

@@ -16,6 +16,14 @@ use x0_identity::NodeId;
 use x0_mesh::FaultInjector;
 use x0_mesh::conformance::{self, Bench};
 use x0_mesh::quic::{PeerBook, QuicTransport};
+#[cfg(feature = "mesh")]
+use x0_mesh::{
+    Lane,
+    link::MemorySegment,
+    mesh::{Mesh, MeshOptions, MeshPort, PriceLimiter, PriceLimits, address},
+    quic::QuicOptions,
+    router::{Cost, Etx},
+};
 
 /// Nodes on loopback, driven by one runtime. Both dial each other.
 struct Loopback {
@@ -103,5 +111,57 @@ impl Bench for Channels {
 #[test]
 fn a_channel_over_quic_keeps_the_contract() {
     let report = conformance::check(&mut Channels { inner: Loopback::new(), muxes: Muxes::default() });
+    assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
+}
+
+/// Nodes of a mesh, with limits that the only path keeps.
+#[cfg(feature = "mesh")]
+struct Limited {
+    inner: Loopback,
+    segment: MemorySegment,
+    meshes: BTreeMap<NodeId, Mesh>,
+}
+
+#[cfg(feature = "mesh")]
+impl Bench for Limited {
+    type Transport = PriceLimiter<QuicTransport>;
+
+    fn start(&mut self, node: NodeId) -> PriceLimiter<QuicTransport> {
+        let _inside = self.inner.runtime.enter();
+        // Nodes of the rule before are gone.
+        if node.get() == 1 {
+            self.meshes.clear();
+            self.segment = MemorySegment::new(1232);
+        }
+        let peer = quic_common::node(3 - node.get());
+        let end = |node: NodeId| SocketAddr::from(([10, 0, 0, 1], u16::try_from(node.get()).unwrap()));
+        let identity = self.inner.domain.identity(node.get());
+        let (server, client) = (identity.server_config(), identity.client_config());
+        let port = MeshPort::new(self.segment.link(end(node))).neighbour(end(peer));
+        let port = port.metric(Cost::new(Etx).price(9));
+        let options = MeshOptions::new(node, server.clone(), client.clone()).port(port);
+        let mut mesh = Mesh::start(options).unwrap();
+        let mut config = QuicOptions::new(node, address(node), server, client).peer(peer, address(peer));
+        config.idle_timeout = Duration::from_secs(20);
+        config.keep_alive = Duration::from_millis(250);
+        config.backoff_max = Duration::from_millis(100);
+        let transport = QuicTransport::bind_on(config, mesh.socket()).unwrap();
+        let lanes = (0..=u8::MAX).map(Lane::Ordered).chain([Lane::Bulk, Lane::Datagram]);
+        let limits = lanes.fold(PriceLimits::new(), |limits, lane| limits.lane(lane, 9));
+        let limiter = mesh.limit_prices(transport, limits);
+        self.meshes.insert(node, mesh);
+        limiter
+    }
+
+    fn wait(&mut self, poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<()>) {
+        self.inner.wait(poll);
+    }
+}
+
+#[cfg(feature = "mesh")]
+#[test]
+fn a_price_limiter_over_quic_keeps_the_contract() {
+    let (segment, meshes) = (MemorySegment::new(1232), BTreeMap::new());
+    let report = conformance::check(&mut Limited { inner: Loopback::new(), segment, meshes });
     assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
 }

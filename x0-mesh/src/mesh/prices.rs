@@ -225,8 +225,11 @@ impl<T: Transport> PriceLimiter<T> {
     }
 
     /// Whether a message may be handed to the transport beneath; registers the waker if not.
-    fn admit(&mut self, waker: &Waker, to: NodeId, lane: Lane) -> Poll<Result<(), SendError>> {
-        if !self.limits.lanes.contains_key(&lane) || self.is_cheap(to, lane) {
+    fn admit(&mut self, waker: &Waker, to: NodeId, lane: Lane, len: usize) -> Poll<Result<(), SendError>> {
+        let len_max = self.inner.message_len_max(lane);
+        // A lane that does not exist has no room for any message; the transport beneath has the errors.
+        let is_refused = len_max == 0 || len > len_max;
+        if is_refused || !self.limits.lanes.contains_key(&lane) || self.is_cheap(to, lane) {
             return Poll::Ready(Ok(()));
         }
         let waits = lane != Lane::Datagram;
@@ -314,7 +317,8 @@ impl<T: Transport> Transport for PriceLimiter<T> {
         transmit: &Transmit<'_>,
         trailer: &[u8],
     ) -> Poll<Result<(), SendError>> {
-        match self.admit(cx.waker(), transmit.to, transmit.lane) {
+        let len = transmit.payload.len() + trailer.len();
+        match self.admit(cx.waker(), transmit.to, transmit.lane, len) {
             Poll::Ready(Ok(())) if trailer.is_empty() => self.inner.poll_send(cx, transmit),
             Poll::Ready(Ok(())) => self.inner.poll_send_with_trailer(cx, transmit, trailer),
             refused => refused,
