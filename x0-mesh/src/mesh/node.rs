@@ -338,7 +338,9 @@ impl Mesh {
     }
 
     /// Keeps lanes of a transport on this mesh from paths that cost more than they may: bulk transfers wait
-    /// for a free path, for example, while other messages use a paid one.
+    /// for a free path, for example, while other messages use a paid one. Set no limit for
+    /// [`Lane::Ordered(0)`](crate::Lane::Ordered) of the transport under a [`Mux`](crate::Mux): control
+    /// messages use it, so that no channel opens while only a path beyond the limit exists.
     ///
     /// ```no_run
     /// # use x0_mesh::quic::QuicTransport;
