@@ -34,7 +34,8 @@ impl Beside {
 impl AsyncUdpSocket for Beside {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         let mesh = Arc::clone(&self.mesh).create_io_poller();
-        Box::pin(Pollers([mesh, Arc::clone(&self.direct).create_io_poller()]))
+        // The mesh last: its answer admits the sender on this thread, which has to send next.
+        Box::pin(Pollers([Arc::clone(&self.direct).create_io_poller(), mesh]))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -110,5 +111,59 @@ impl UdpPoller for Pollers {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+    use std::task::Waker;
+
+    use x0_identity::NodeId;
+
+    use super::super::packets::Packets;
+    use super::*;
+
+    /// A socket that never has room.
+    #[derive(Debug)]
+    struct Full;
+
+    impl AsyncUdpSocket for Full {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            Box::pin(Full)
+        }
+
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+        }
+    }
+
+    impl UdpPoller for Full {
+        fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// A mesh that has ended answers with an error: that it was asked can be seen.
+    #[test]
+    fn the_mesh_admits_no_sender_that_waits_for_the_direct_socket() {
+        let local = NodeId::new(1).unwrap();
+        let mesh = MeshSocket { local, shared: Weak::new(), datagrams: Arc::new(Packets::new(0)) };
+        let beside = Arc::new(Beside::new(Arc::new(mesh), Arc::new(Full)));
+        let mut poller = beside.create_io_poller();
+        assert!(poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())).is_pending());
     }
 }
