@@ -295,6 +295,15 @@ fn a_label_that_waits_does_not_outlive_its_link() {
     assert_eq!(net.datagrams.len(), 1);
 }
 
+#[test]
+fn a_datagram_that_waits_for_its_label_is_counted_when_its_link_ends() {
+    let mut net = Net::line(2);
+    net.send(1, 2, &[7; 1200]).unwrap();
+    let link = net.nodes[0].links().next().unwrap().link;
+    net.nodes[0].handle(net.now, Input::Ended { link }).unwrap();
+    assert_eq!(net.nodes[0].stats().unlabelled, 1);
+}
+
 /// Newer keys are in use while a label of the older ones waits.
 #[test]
 fn a_label_under_older_keys_wakes_nobody() {

@@ -376,6 +376,8 @@ impl Datagrams {
     }
 
     fn ended(&mut self, id: LinkId) -> Result<(), HandleError> {
+        let waiting = self.links.get_mut(id).map_or(0, |link| link.take_waiting().len());
+        self.stats.unlabelled += waiting as u64;
         self.set_down(id, false);
         let link = self.links.remove(id).ok_or(HandleError::UnknownLink { link: id })?;
         self.by_peer.remove(&(link.port, link.peer));

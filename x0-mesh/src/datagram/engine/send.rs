@@ -153,7 +153,10 @@ impl Datagrams {
         let Some(link) = self.links.get_mut(id) else { return };
         let peer = link.peer;
         let waiting = link.take_waiting();
-        let Some(sessions) = self.routes.sessions(peer) else { return };
+        let Some(sessions) = self.routes.sessions(peer) else {
+            self.stats.no_route += waiting.len() as u64;
+            return;
+        };
         for (nodes, header, payload) in waiting {
             if self.transmit(id, nodes, header, &payload, sessions).is_err() {
                 self.stats.too_long += 1;
