@@ -200,3 +200,56 @@ impl PathGauges {
         self.totals.get_or_insert_with(Totals::new).set(&mesh.stats(), &mesh.router_stats());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    /// Each count has a number of its own, so that no counter can have the value of another.
+    #[test]
+    #[allow(clippy::panic, reason = "a test fails by panicking")]
+    fn each_total_has_its_counter() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let mut stats = DatagramStats {
+            relayed_bytes: 1,
+            no_route: 2,
+            relay_refused: 3,
+            hop_limit: 4,
+            ..DatagramStats::default()
+        };
+        (stats.too_long, stats.unlabelled, stats.flood_too_long, stats.unanswered) = (5, 6, 7, 8);
+        let mut router = RouterStats { forged_seqnos: 9, route_changes: 10, ..RouterStats::default() };
+        router.failovers.link_down = 11;
+        router.failovers.link_degraded = 12;
+        router.failovers.withdrawn = 13;
+        metrics::with_local_recorder(&recorder, || Totals::new().set(&stats, &router));
+        let found = snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, value)| {
+            let DebugValue::Counter(count) = value else { panic!("{key:?} is no counter") };
+            let labels: String = key.key().labels().map(|label| format!(" {}", label.value())).collect();
+            (count, format!("{}{labels}", key.key().name()))
+        });
+        let found: BTreeMap<u64, String> = found.collect();
+        let names = [
+            "relayed_bytes_total",
+            "path_dropped_total no_route",
+            "path_dropped_total relay_refused",
+            "path_dropped_total hop_limit",
+            "path_dropped_total too_long",
+            "path_dropped_total unlabelled",
+            "flood_too_long_total",
+            "unanswered_total",
+            "forged_seqnos_total",
+            "route_changes_total",
+            "failovers_total link_down",
+            "failovers_total link_degraded",
+            "failovers_total withdrawn",
+        ];
+        let expected = (1..).zip(names.map(|name| format!("x0_mesh_{name}")));
+        assert_eq!(found, expected.collect());
+    }
+}
