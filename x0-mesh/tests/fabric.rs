@@ -372,13 +372,15 @@ fn hard_nats_on_both_sides_are_passed_over_a_relay() {
         let until = fabric.now() + SECOND;
         let gap = longest_gap(&mut fabric, one, other, until);
         assert!(gap < 10 * MS, "seed {seed}: {gap:?}");
-        // Fixed times of detection know of it as well.
+        // Fixed times of detection know of it as well, also on links that are up.
         let mut fabric = Fabric::new(seed, FabricOptions::default());
         let nodes = fabric.build(&Topology::Ring { nodes: 3 }, FabricLink::default());
-        fabric.set_nat(nodes[0], Some(Nat::hard(SECOND)));
-        fabric.set_nat(nodes[1], Some(Nat::hard(SECOND)));
-        fabric.run_until(SECOND);
-        assert_eq!(next(&fabric, nodes[0], nodes[1]), Some(nodes[2]));
+        for (nat, hop) in [(Some(Nat::hard(SECOND)), nodes[2]), (None, nodes[1])].repeat(2) {
+            fabric.set_nat(nodes[0], nat);
+            fabric.set_nat(nodes[1], nat);
+            fabric.run_until(fabric.now() + SECOND);
+            assert_eq!(next(&fabric, nodes[0], nodes[1]), Some(hop));
+        }
     }
 }
 

@@ -431,8 +431,14 @@ impl Fabric {
         self.node_mut(node).nat = nat;
         for link in self.node_mut(node).links.clone() {
             if let Some(state) = self.links.get_mut(link.0 as usize) {
+                let was_blocked = state.is_blocked();
                 state.nats[state.end(node)] = nat;
                 state.unmap(node);
+                let is_blocked = state.is_blocked();
+                if is_blocked != was_blocked {
+                    let delay = if is_blocked { self.options.detection } else { self.options.recovery };
+                    self.notify(link, delay);
+                }
             }
         }
     }
