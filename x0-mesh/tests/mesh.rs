@@ -448,6 +448,28 @@ async fn a_transport_uses_the_mesh_and_a_socket_beside_it() {
     }
 }
 
+/// A neighbour in the mesh that the transport dials by its UDP address.
+#[tokio::test]
+async fn a_peer_beside_the_mesh_has_no_path() {
+    let domain = Domain::new("mesh.test");
+    let segment = MemorySegment::new(1232);
+    let [one, two] = [1, 2].map(|number| domain.identity(number));
+    let mesh = Mesh::start(options_of(&one, 1).port(MeshPort::new(segment.link(end(1))))).unwrap();
+    let port = MeshPort::new(segment.link(end(2))).neighbour(end(1));
+    let _member = Mesh::start(options_of(&two, 2).port(port)).unwrap();
+    let mut outside = QuicTransport::bind(domain.config(2)).unwrap();
+    let direct = udp_socket("127.0.0.1:0".parse().unwrap()).unwrap();
+    let local = direct.local_addr().unwrap();
+    let options = QuicOptions::new(node(1), local, one.server_config(), one.client_config());
+    let options = options.peer(node(2), outside.local_addr().unwrap());
+    let both = QuicTransport::bind_on(options, mesh.socket_beside(direct)).unwrap();
+    soon(mesh.reached(node(2))).await;
+    let facts = || mesh.peers(&both.peers())[0];
+    assert_eq!((facts().path, facts().first_link), (None, None));
+    up(&mut outside, 1).await;
+    assert_eq!((facts().path, facts().first_link), (None, None));
+}
+
 #[tokio::test]
 async fn a_transport_on_an_ended_mesh_says_so() {
     let domain = Domain::new("mesh.test");

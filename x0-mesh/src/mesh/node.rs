@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use x0_identity::{NodeId, TrustDomain};
 
+use super::address::node_at;
 use super::beside::Beside;
 use super::core::Core;
 use super::discover::discover_always;
@@ -236,10 +237,14 @@ impl Mesh {
     #[must_use]
     pub fn peers(&self, transport: &PeerBook) -> Vec<PeerFacts> {
         let connections = transport.links();
+        let is_node = |address| node_at(address).is_some();
+        // The address of the connection counts, and before there is one, that at which the peer is dialled.
+        let (connected, dialled) = (transport.connected(is_node), transport.dialled(is_node));
         let core = self.shared.lock();
         let links: Vec<LinkFacts> = core.engine.links().collect();
         let facts = |connection: &PeerLink| {
-            let path = core.engine.path(connection.peer);
+            let over_mesh = if connection.up.is_some() { &connected } else { &dialled };
+            let path = core.engine.path(connection.peer).filter(|_| over_mesh.contains(&connection.peer));
             let first_link = path.and_then(|path| links.iter().find(|link| link.link == path.link).copied());
             PeerFacts { peer: connection.peer, connection: connection.up, path, first_link }
         };
