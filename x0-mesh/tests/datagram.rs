@@ -306,7 +306,7 @@ fn a_datagram_that_waits_for_its_label_is_counted_when_its_link_ends() {
 
 /// Newer keys are in use while a label of the older ones waits.
 #[test]
-fn a_label_under_older_keys_wakes_nobody() {
+fn a_label_under_older_keys_does_not_wake_the_driver() {
     let mut net = Net::line(2);
     // The announcement is lost.
     net.cut(1, 2, true);

@@ -1,6 +1,6 @@
 //! What a node of a large mesh costs: memory for each pair of nodes, and control bytes.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::alloc::System;
 use std::time::Duration;

@@ -395,7 +395,7 @@ impl Datagrams {
 
     fn mtu_changed(&mut self, port: PortId, mtu: usize) -> Result<(), HandleError> {
         self.ports.get_mut(&port).ok_or(HandleError::UnknownPort { port })?.mtu = mtu;
-        // With the same MTU, what is known of the paths behind the port remains.
+        // With the same MTU, the measured limits of the paths behind the port remain.
         let is_changed = |link: &&Link| link.port == port && link.lengths.max() != mtu;
         let ids: Vec<LinkId> = self.links.values().filter(is_changed).map(|link| link.id).collect();
         for id in ids {

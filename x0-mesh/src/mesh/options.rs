@@ -103,9 +103,7 @@ impl MeshPort {
         self.metric = Box::new(metric);
         self
     }
-}
 
-impl MeshPort {
     /// Sets the throughput of the links of the port, in bits per second, such as the speed of the interface.
     /// The metric [`Throughput`](crate::router::Throughput) needs it.
     #[must_use]

@@ -16,8 +16,8 @@
 //! An entry begins with two bytes. The first one has the kind in its lower four bits, and the depth in the
 //! upper four (update only). The second one is the *shape*: bits 0 to 2 are the bytes of the node less 1,
 //! bits 3 and 4 those of the seqno less 1; a price (bit 5), an mtu (bit 6) and a region (bit 7) follow. Bits
-//! of what the kind has not are 0. Node and seqno have no more bytes than they need, so that one number has
-//! one encoding: most of what a network sends when it starts is entries.
+//! of fields that the kind lacks are 0. Node and seqno have no more bytes than they need, so that one number
+//! has one encoding: most of what a network sends when it starts is entries.
 //!
 //! | kind | content after the shape |
 //! |---|---|

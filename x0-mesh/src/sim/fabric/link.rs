@@ -179,7 +179,7 @@ impl LinkState {
         random: &mut SplitMix64,
     ) -> [Option<Duration>; 2] {
         let end = self.end(from);
-        // Whatever happens to the frame behind the NAT of its sender.
+        // The frame opens the mapping even if a link loses it later.
         self.mapped_at[end] = Some(now);
         if self.is_cut[end] || self.is_blocked() || !self.is_let_in(now, end) {
             return [None; 2];
