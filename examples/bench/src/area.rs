@@ -64,7 +64,7 @@ pub(crate) fn all() -> Vec<Area> {
         },
         Area {
             name: "mapek",
-            about: "x0-mapek's detectors beside a textbook cumulative sum and the theoretical limit: delay, false alarms, cost",
+            about: "x0-mapek's detectors beside a textbook cumulative sum, the theoretical limit and foca: delay, false alarms, cost; `--healer`: that of x0-node's",
             needs: Vec::new(),
         },
         Area {

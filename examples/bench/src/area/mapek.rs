@@ -1,15 +1,20 @@
 //! The detectors of x0-mapek on a synthetic signal whose statistics are known, beside a textbook cumulative
-//! sum that is given the true baseline, and beside the theoretical limit.
+//! sum that is given the true baseline, and beside the theoretical limit. Its failure detector beside foca, in
+//! one simulation: see `starvation`. The cost of a healer: see `healer`.
 //!
 //! The signal is lognormal with sigma 0.5. Its fault is a threefold level. The limit of the mean delay is
 //! ln(readings per false alarm) divided by the divergence of the two distributions (Lorden 1971).
 
+mod healer;
+mod starvation;
+
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::time::{ClockId, clock_gettime};
 use x0_mapek::detect::{Cusum, CusumOptions, Ewma, Mad, PhiAccrual, PhiAccrualOptions, ReadingError};
 use x0_mapek::{Action, Disruption, Expectation, Input, Knowledge, Loop, LoopOptions, Plan, Policy, Reading};
 
@@ -17,7 +22,7 @@ use crate::case::{Case, Metric};
 use crate::random::Random;
 use crate::row;
 
-/// Detectors of faults: delay, false alarms, processor time, memory.
+/// Detectors of faults: delay, false alarms, processor time, memory; the cost of a healer.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Write the rows as a JSON array to this file
@@ -29,6 +34,15 @@ pub(crate) struct Options {
     /// Turns, each with a seed of its own
     #[arg(long, default_value_t = 5)]
     pub(crate) turns: u32,
+    /// Measure the cost of the healer of x0-node instead: puts with it and without it
+    #[arg(long)]
+    pub(crate) healer: bool,
+    /// Measured seconds of a window of `--healer`
+    #[arg(long, default_value_t = 5.0, requires = "healer")]
+    pub(crate) seconds: f64,
+    /// Folder for the data of `--healer`; on a disk, not in memory
+    #[arg(long, default_value = "/var/tmp", requires = "healer")]
+    pub(crate) folder: PathBuf,
 }
 
 const SIGMA: f64 = 0.5;
@@ -141,9 +155,15 @@ fn judge(mut detector: impl Detector, mut signal: Signal, readings: u32) -> (f64
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.turns >= 5 || options.quick, "at least five turns, or a median says little");
     let readings = if options.quick { 1_000_000 } else { 10_000_000 };
-    let progress = ProgressBar::new(u64::from(options.turns) * 2);
+    let progress = ProgressBar::new(u64::from(options.turns) * if options.healer { 1 } else { 3 });
     progress
         .set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}, {eta} left  {wide_msg}")?);
+    if options.healer {
+        let case = healer::measure(options.turns, options.seconds, &options.folder, &progress)?;
+        progress.finish_and_clear();
+        println!("{case}");
+        return options.json.as_ref().map_or(Ok(()), |path| row::write(path, &case.rows()));
+    }
     println!("The limit of the mean delay is {:.2} readings.\n", limit());
     let mut rows = Vec::new();
     for (name, correlation, spikes, most) in
@@ -170,6 +190,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         progress.suspend(|| println!("{case}"));
         rows.extend(case.rows());
     }
+    let case = starvation::measure(options.turns, if options.quick { 1 } else { 10 }, &progress)?;
+    progress.suspend(|| println!("{case}"));
+    rows.extend(case.rows());
     progress.finish_and_clear();
     let case = cost(options.turns, readings / 10);
     println!("{case}");
@@ -178,6 +201,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         row::write(path, &rows)?;
     }
     Ok(())
+}
+
+/// The processor time of this thread, in seconds.
+fn processor_time() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// The time and memory of a signal with three detectors.
@@ -190,7 +219,7 @@ fn cost(turns: u32, readings: u32) -> Case {
         let mut cusum = Cusum::new(CusumOptions::new());
         let mut level = Ewma::new(Duration::from_secs(60));
         let mut phi = PhiAccrual::new(PhiAccrualOptions::new());
-        let begun = Instant::now();
+        let begun = processor_time();
         let mut now = Duration::ZERO;
         for value in values.iter().cycle().take(readings as usize) {
             now += Duration::from_millis(100);
@@ -199,7 +228,7 @@ fn cost(turns: u32, readings: u32) -> Case {
             let _ = black_box(level.observe(now, *value));
             let _ = black_box(phi.heartbeat(now));
         }
-        case.add(TIME, 0, begun.elapsed().as_secs_f64() * 1e9 / f64::from(readings));
+        case.add(TIME, 0, (processor_time() - begun) * 1e9 / f64::from(readings));
         case.add(LOOP_TIME, 0, loop_cost(&values, readings));
     }
     let bytes = size_of::<Cusum>() + size_of::<Ewma>() + size_of::<PhiAccrual>() + size_of::<Mad>();
@@ -280,7 +309,7 @@ fn loop_cost(values: &[f64], readings: u32) -> f64 {
         (Cusum::new(CusumOptions::new()), Ewma::new(Duration::from_secs(60)), phi, false)
     });
     let mut engine = Loop::new(Signals(signals.collect()), Box::new(Watch), LoopOptions::new());
-    let begun = Instant::now();
+    let begun = processor_time();
     let mut now = Duration::ZERO;
     for (number, value) in values.iter().cycle().take(readings as usize).enumerate() {
         let subject = number % SUBJECTS;
@@ -292,5 +321,5 @@ fn loop_cost(values: &[f64], readings: u32) -> f64 {
         let _ = black_box(engine.handle(now, Input::Reading(reading)));
         while engine.poll_output().is_some() {}
     }
-    begun.elapsed().as_secs_f64() * 1e9 / f64::from(readings)
+    (processor_time() - begun) * 1e9 / f64::from(readings)
 }

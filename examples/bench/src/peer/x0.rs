@@ -55,6 +55,8 @@ pub(crate) struct Outputs {
     pub(crate) json_logs: bool,
     /// The port of a receiver of traces on the loopback, and the share of the operations that are traced.
     pub(crate) traces: Option<(u16, f64)>,
+    /// The mode of the healer, as `[heal]` has it; the default of the node without it.
+    pub(crate) heal: Option<&'static str>,
 }
 
 /// Starts three nodes with the files of `x0-node init`: storage engine redb, mutual TLS 1.3 on every
@@ -82,11 +84,14 @@ pub(crate) fn start_with(data: &Path, outputs: Outputs) -> Result<(Cluster, Vec<
             "--dir",
         ])
         .arg(&root))?;
-    if let Some((port, ratio)) = outputs.traces {
-        for n in 1..=SERVERS {
-            let mut file =
-                std::fs::OpenOptions::new().append(true).open(root.join(format!("node-{n}/node.toml")))?;
+    for n in 1..=SERVERS {
+        let path = root.join(format!("node-{n}/node.toml"));
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
+        if let Some((port, ratio)) = outputs.traces {
             writeln!(file, "\n[observe]\ntraces = \"http://127.0.0.1:{port}\"\ntrace_ratio = {ratio}")?;
+        }
+        if let Some(mode) = outputs.heal {
+            writeln!(file, "\n[heal]\nmode = \"{mode}\"")?;
         }
     }
     let metrics = if outputs.metrics { free_ports(SERVERS)? } else { Vec::new() };
