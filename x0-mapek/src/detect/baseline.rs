@@ -137,9 +137,11 @@ impl Baseline {
         let clipped = self.standardised(value).clamp(-CLIP, CLIP);
         let scale = self.scale();
         self.location += weight * scale * clipped * 1.05;
-        // In logarithms, so that it stays positive.
+        // In logarithms, so that it stays positive. The step is at most 0.05, for which the series of the
+        // exponential is exact to eight digits.
         let surprise = clipped * clipped / CLIPPED_SQUARE - 1.0;
-        self.scale = scale * (weight * surprise * 0.8).exp();
+        let step = weight * surprise * 0.8;
+        self.scale = scale * (1.0 + step * (1.0 + step / 2.0 * (1.0 + step / 3.0 * (1.0 + step / 4.0))));
         self.correlation += weight * (clipped * self.previous / CLIPPED_SQUARE - self.correlation);
         self.previous = clipped;
     }

@@ -102,6 +102,8 @@ impl Default for CusumOptions {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cusum {
     options: CusumOptions,
+    /// The threshold for independent readings: the logarithm of the readings per false alarm.
+    threshold: f64,
     baseline: Baseline,
     score: f64,
     hysteresis: Hysteresis,
@@ -125,6 +127,7 @@ impl Cusum {
         let options = CusumOptions { shift, readings_per_false_alarm: readings, scale_min, ..options };
         Cusum {
             baseline: Baseline::new(options.memory, scale_min),
+            threshold: options.readings_per_false_alarm.ln(),
             options,
             score: 0.0,
             hysteresis: Hysteresis::NEW,
@@ -171,7 +174,7 @@ impl Cusum {
     fn threshold(&self) -> f64 {
         let correlation = self.baseline.correlation();
         let young = 1.0 + 16.0 / f64::from(self.baseline.count().max(16));
-        self.options.readings_per_false_alarm.ln() * (1.0 + correlation) / (1.0 - correlation) * young
+        self.threshold * (1.0 + correlation) / (1.0 - correlation) * young
     }
 
     /// Forgets the baseline, after a planned change of the signal.

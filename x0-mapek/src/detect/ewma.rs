@@ -55,7 +55,7 @@ impl Ewma {
             self.mean = value;
             return Ok(());
         };
-        let weight = (1.0 - (-seconds / self.half_life).exp2()).max(WEIGHT_MIN);
+        let weight = share_lost(seconds / self.half_life).max(WEIGHT_MIN);
         // West 1979: mean and variance in one pass, without the difference of two large squares.
         let distance = value - self.mean;
         self.mean += weight * distance;
@@ -73,5 +73,28 @@ impl Ewma {
     #[must_use]
     pub fn deviation(&self) -> f64 {
         self.variance.sqrt()
+    }
+}
+
+/// The share of its weight that a reading loses in this many half-lives.
+fn share_lost(half_lives: f64) -> f64 {
+    let exponent = half_lives * std::f64::consts::LN_2;
+    if exponent >= 0.02 {
+        return 1.0 - (-exponent).exp();
+    }
+    // The series of the exponential, which is exact to eight digits here: readings are close together.
+    exponent * (1.0 - exponent / 2.0 * (1.0 - exponent / 3.0 * (1.0 - exponent / 4.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_lost;
+
+    #[test]
+    fn the_series_is_the_exponential() {
+        for half_lives in [0.0_f64, 1e-9, 1e-4, 0.01, 0.028, 0.029, 0.5, 1.0, 60.0] {
+            let exact = 1.0 - (-half_lives).exp2();
+            assert!((share_lost(half_lives) - exact).abs() < 1e-9, "{half_lives}");
+        }
     }
 }
