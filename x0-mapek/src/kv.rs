@@ -114,6 +114,10 @@ pub struct Observation {
     /// [`suspicion`](crate::suspicion). A transport takes longer to notice a process that is gone. The driver
     /// sets them.
     pub suspects: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// How long each of them has been silent
+    /// ([`silent_since`](crate::suspicion::Suspect::silent_since)): longer than it has been suspect. The driver
+    /// sets them.
+    pub silent: BTreeMap<NodeId, Duration>,
 }
 
 impl Observation {
@@ -132,6 +136,7 @@ impl Observation {
             writing_since: None,
             leader_last_message: None,
             suspects: BTreeMap::new(),
+            silent: BTreeMap::new(),
         }
     }
 
@@ -151,6 +156,7 @@ impl Observation {
             writing_since: node.writing_since(),
             leader_last_message: node.leader_last_message(),
             suspects: BTreeMap::new(),
+            silent: BTreeMap::new(),
         }
     }
 
@@ -372,7 +378,8 @@ impl Healer {
         let counts = self.engine.knowledge().voter_counts();
         let counts = counts.into_iter().flatten().map(|(signal, count)| (node, signal, count));
         let others = observation.voters.iter().copied().filter(|voter| *voter != node);
-        let silences = self.samples.silences(now, others, |voter| !observation.is_silent(voter));
+        let reached = |voter| !observation.is_silent(voter);
+        let silences = self.samples.silences(now, others, reached, &observation.silent);
         let silences = silences.into_iter().map(|(voter, silent)| (voter, SILENCE, silent.as_secs_f64()));
         let leader = other.map(|leader| {
             let gaps = (leader, LEADER_GAPS, f64::from(sample.leader_gaps));

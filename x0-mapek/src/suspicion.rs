@@ -150,6 +150,10 @@ pub struct Suspect {
     pub member: u64,
     /// When this detector came to know it, on the clock of [`Detector::handle`].
     pub since: Duration,
+    /// Since when it has been silent, on the same clock: a watcher waited for its heartbeat for
+    /// [`gap_min`](DetectorOptions::gap_min), and then the jury for
+    /// [`answer_within`](DetectorOptions::answer_within).
+    pub silent_since: Duration,
     /// The members that accuse it, ascending.
     pub accusers: Vec<u64>,
 }

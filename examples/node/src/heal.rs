@@ -162,7 +162,9 @@ impl Active {
     fn work(&mut self, node: &Node) {
         let now = self.begun.elapsed();
         let mut observation = Observation::of(node);
-        observation.suspects = self.suspicion.known().accused();
+        let known = self.suspicion.known();
+        observation.silent = known.silent.clone();
+        observation.suspects = known.accused();
         self.feed(now, Input::Sample(&observation));
         while let Some((from, message)) = self.peers.heard() {
             self.feed(now, Input::Received { from, message: &message });

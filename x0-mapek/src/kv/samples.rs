@@ -113,12 +113,14 @@ impl Samples {
     }
 
     /// How long each of these voters has not been reached, without those that are reached as at the sample
-    /// before; zero for one that is reached again. The time begins with the first sample without the voter.
+    /// before; zero for one that is reached again. The time begins with the first sample without the voter, or
+    /// as long before it as the voter was silent already.
     pub(super) fn silences(
         &mut self,
         now: Duration,
         voters: impl Iterator<Item = NodeId>,
         is_reached: impl Fn(NodeId) -> bool,
+        silent: &BTreeMap<NodeId, Duration>,
     ) -> Vec<(NodeId, Duration)> {
         let mut silences = Vec::new();
         let before = std::mem::take(&mut self.silent);
@@ -127,7 +129,8 @@ impl Samples {
                 (true, None) => {}
                 (true, Some(_)) => silences.push((voter, Duration::ZERO)),
                 (false, since) => {
-                    let since = since.copied().unwrap_or(now);
+                    let already = silent.get(&voter).copied().unwrap_or_default();
+                    let since = since.copied().unwrap_or(now.saturating_sub(already));
                     self.silent.insert(voter, since);
                     silences.push((voter, now.saturating_sub(since)));
                 }
@@ -162,19 +165,24 @@ mod tests {
     fn silence_begins_again_after_each_sign_of_life() {
         let mut samples = Samples::default();
         let [two, three] = [2, 3].map(|number| NodeId::new(number).unwrap());
-        let mut at = |at: u64, reached: &[NodeId]| {
+        let mut at = |at: u64, reached: &[NodeId], already: u64| {
             let is_reached = |voter| reached.contains(&voter);
-            let silences = samples.silences(millis(at), [two, three].into_iter(), is_reached);
+            let silent = BTreeMap::from([(three, millis(already))]);
+            let silences = samples.silences(millis(at), [two, three].into_iter(), is_reached, &silent);
             let number = |node: NodeId| if node == two { 2 } else { 3 };
             silences.iter().map(|(node, silent)| (number(*node), silent.as_millis())).collect::<Vec<_>>()
         };
-        assert_eq!(at(500, &[two]), [(3, 0)]);
-        assert_eq!(at(600, &[two]), [(3, 100)]);
-        assert_eq!(at(900, &[]), [(2, 0), (3, 400)]);
-        assert_eq!(at(1000, &[three]), [(2, 100), (3, 0)]);
-        assert_eq!(at(1100, &[]), [(2, 200), (3, 0)]);
-        assert_eq!(at(1200, &[two, three]), [(2, 0), (3, 0)]);
-        assert_eq!(at(1300, &[two, three]), []);
+        assert_eq!(at(500, &[two], 0), [(3, 0)]);
+        assert_eq!(at(600, &[two], 0), [(3, 100)]);
+        assert_eq!(at(900, &[], 0), [(2, 0), (3, 400)]);
+        assert_eq!(at(1000, &[three], 0), [(2, 100), (3, 0)]);
+        assert_eq!(at(1100, &[], 0), [(2, 200), (3, 0)]);
+        assert_eq!(at(1200, &[two, three], 0), [(2, 0), (3, 0)]);
+        assert_eq!(at(1300, &[two, three], 0), []);
+        // A member that becomes suspect has been silent for a while; it is said again with each sample.
+        assert_eq!(at(5000, &[two], 1050), [(3, 1050)]);
+        assert_eq!(at(5100, &[two], 1150), [(3, 1150)]);
+        assert_eq!(at(5200, &[two], 0), [(3, 1250)]);
     }
 
     #[test]

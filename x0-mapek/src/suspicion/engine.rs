@@ -143,7 +143,8 @@ impl Detector {
     pub fn suspects(&self) -> Vec<Suspect> {
         let suspect = |(member, peer): (&u64, &Peer)| {
             let (member, since) = (*member, peer.suspect_since?);
-            Some(Suspect { member, since, accusers: self.accusers(member) })
+            let silent_since = peer.silent_since(&self.options, since);
+            Some(Suspect { member, since, silent_since, accusers: self.accusers(member) })
         };
         self.peers.iter().filter_map(suspect).collect()
     }
@@ -529,10 +530,10 @@ impl Detector {
             }
         };
         if accusers.iter().filter(is_confirmed).count() >= needed {
-            if let Some(peer) = self.peers.get_mut(&member) {
-                peer.suspect_since = Some(now);
-            }
-            self.outputs.push_back(Output::Suspect(Suspect { member, since: now, accusers }));
+            let Some(peer) = self.peers.get_mut(&member) else { return };
+            peer.suspect_since = Some(now);
+            let silent_since = peer.silent_since(&self.options, now);
+            self.outputs.push_back(Output::Suspect(Suspect { member, since: now, silent_since, accusers }));
             return;
         }
         self.ask_accusers(&accusers, since);

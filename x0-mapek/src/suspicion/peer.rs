@@ -86,6 +86,12 @@ impl Peer {
             && (silence >= options.gap_max || self.beats.judge(now).condition == Condition::Suspect)
     }
 
+    /// Since when the member was silent if it became suspect at `since`. A detector that is no watcher of it
+    /// has not heard it for long anyway.
+    pub(super) fn silent_since(&self, options: &DetectorOptions, since: Duration) -> Duration {
+        since.saturating_sub(options.gap_min).saturating_sub(options.answer_within).max(self.last.min(since))
+    }
+
     /// Takes a report, unless it is older than the one that is known.
     pub(super) fn take_report(&mut self, now: Duration, report: Report) {
         let is_old = report.instance == self.report.instance && report.sequence < self.report.sequence;

@@ -45,6 +45,13 @@ fn a_killed_or_hung_member_is_known_to_all_within_a_second() {
             let others: BTreeSet<u64> = (1..=5).filter(|member| *member != victim).collect();
             assert_eq!(known.keys().copied().collect::<BTreeSet<_>>(), others, "seed {seed}");
             assert!(world.seen.iter().all(|seen| seen.member == victim), "seed {seed}: {:?}", world.seen);
+            // The begin of the silence is found, between the last heartbeat and the death.
+            for other in others {
+                let suspect = &world.processes[&other].detector.suspects()[0];
+                let since = suspect.silent_since;
+                assert!(since <= at + ms(100) && since + ms(600) >= at, "seed {seed}: {since:?}, {at:?}");
+                assert!(since < suspect.since);
+            }
             times.extend(known.into_values());
         }
         let (median, worst) = spread(times);

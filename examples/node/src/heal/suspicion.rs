@@ -27,6 +27,8 @@ const MEMBERS_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Known {
     /// The members that do not answer, and for how long that has been known.
     pub(super) suspects: Vec<(NodeId, Duration, Vec<NodeId>)>,
+    /// How long each of them has been silent.
+    pub(super) silent: BTreeMap<NodeId, Duration>,
     /// The members that accuse this node.
     pub(super) accusers: Vec<NodeId>,
     /// The own timers or messages are late, so that this node accuses nobody.
@@ -68,13 +70,19 @@ impl Suspicion {
     }
 
     fn update(&self, now: Duration, detector: &Detector) {
-        let suspect = |suspect: Suspect| {
+        let named = |suspect: Suspect| {
             let member = NodeId::new(suspect.member)?;
             Some((member, now.saturating_sub(suspect.since), nodes(&suspect.accusers)))
         };
-        let suspects = detector.suspects().into_iter().filter_map(suspect).collect();
+        let suspects = detector.suspects();
+        let silent = suspects.iter().filter_map(|suspect| {
+            let silent = now.saturating_sub(suspect.silent_since);
+            Some((NodeId::new(suspect.member)?, silent))
+        });
+        let silent = silent.collect();
+        let suspects = suspects.into_iter().filter_map(named).collect();
         let accusers = nodes(&detector.accusers_of_local());
-        *self.lock() = Known { suspects, accusers, is_starved: !detector.may_accuse() };
+        *self.lock() = Known { suspects, silent, accusers, is_starved: !detector.may_accuse() };
     }
 }
 
