@@ -112,7 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let trials = trials(options)?;
     let is_done = |trial: &&Trial| {
         let (fault, system) = (trial.fault.to_string(), trial.system.to_string());
-        Outcome::path(&options.out, &fault, &system, trial.seed).exists()
+        Outcome::is_there(&options.out, &fault, &system, trial.seed, trial.seconds)
     };
     let open: Vec<&Trial> = trials.iter().filter(|trial| !is_done(trial)).collect();
     let total: Duration = open.iter().map(|trial| trial.takes()).sum();

@@ -128,6 +128,18 @@ impl Outcome {
         folder.join(format!("{fault}.{system}.{seed}.json"))
     }
 
+    /// Whether there is a result of a trial in a folder that can be reported, and whose measurement took at
+    /// least as long: neither that of another version, nor a shorter one of `--quick`.
+    pub(crate) fn is_there(folder: &Path, fault: &str, system: &str, seed: u64, seconds: u64) -> bool {
+        let bytes = std::fs::read(Outcome::path(folder, fault, system, seed));
+        let outcome = bytes.ok().and_then(|bytes| serde_json::from_slice::<Outcome>(&bytes).ok());
+        outcome.is_some_and(|outcome| {
+            let lasted = Duration::from_millis(outcome.ended_ms).saturating_sub(outcome.injected());
+            // The begin is taken after the injection, which takes a moment.
+            outcome.version == VERSION && lasted + Duration::from_secs(1) >= Duration::from_secs(seconds)
+        })
+    }
+
     /// Writes the file in one step, so that an interrupted run leaves no part of one.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let path = Outcome::path(folder, &self.fault, &self.system, self.seed);
@@ -214,11 +226,14 @@ pub(crate) mod tests {
         outcome.write(folder.path()).unwrap();
         std::fs::write(folder.path().join("report.html"), "").unwrap();
         assert!(Outcome::read_all(folder.path()).unwrap().iter().eq([&outcome]));
-        assert!(Outcome::path(folder.path(), "no-fault", "etcd", 3).exists());
+        let is_there = |seed, seconds| Outcome::is_there(folder.path(), "no-fault", "etcd", seed, seconds);
+        // It took 15 s.
+        assert!(is_there(3, 15) && is_there(3, 10) && !is_there(3, 20) && !is_there(2, 10));
         // A later version is left alone, and what is no result is an error.
         let later = Outcome { version: 9, seed: 4, ..outcome };
         later.write(folder.path()).unwrap();
         assert_eq!(Outcome::read_all(folder.path()).unwrap().len(), 1);
+        assert!(!is_there(4, 10));
         std::fs::write(folder.path().join("a.json"), "{}").unwrap();
         assert!(Outcome::read_all(folder.path()).unwrap_err().to_string().contains("remove it"));
     }
