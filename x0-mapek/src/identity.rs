@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::adapter::{Readings, candidate};
+use crate::adapter::{Readings, candidate, jitter};
 use crate::codec::cut;
 use crate::detect::ReadingError;
 use crate::options::setters;
@@ -287,18 +287,6 @@ impl HealerOptions {
             .execution_max(Duration::from_secs(60));
         Loop::new(self.view(svids), Box::new(Renew), options)
     }
-}
-
-/// A number from 0 to 1 that follows from the seed and the name (FNV-1a, mixed as in SplitMix64).
-fn jitter(seed: u64, name: &str) -> f64 {
-    let start = seed ^ 0xcbf2_9ce4_8422_2325;
-    let mut hash =
-        name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
-    // The upper half has 32 bits, which a float holds exactly.
-    (hash >> 32) as f64 / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@
 //! | [`diagnose`] | summaries of several observers: what is the cause? |
 //! | `kv` (feature) | a ready healer for the nodes of a store on `x0-kv` |
 //! | `mesh` (feature) | a ready healer for the connections of a node on `x0-mesh` |
+//! | `process` (feature `mesh`) | a ready healer that asks the supervisor of a process for a restart |
 //! | `ebpf` (feature) | a ready healer for links that `x0-ebpf` steers |
 //! | `identity` (feature) | a ready healer for SVIDs whose renewal is late |
 //! | [`limits`] | a ready healer with fixed limits, for a pool of workers |
@@ -38,10 +39,6 @@
 //! `mapek.verify` (debug, fields `action` and `round`). Each record is a log line of level info with the
 //! fields `record`, `round`, `action`, `kind`, `subject`, `cause` and `event`: the numbers are those of the
 //! record.
-//!
-//! # Limitations
-//! Not built yet: a restart of the own process as an action of a loop. The supervisor of x0-node restarts a
-//! process that crashes or hangs.
 //!
 //! # Glossary
 //!
@@ -86,6 +83,8 @@ pub mod limits;
 pub mod mesh;
 mod options;
 mod plan;
+#[cfg(feature = "mesh")]
+pub mod process;
 pub mod record;
 pub mod suspicion;
 pub mod telemetry;

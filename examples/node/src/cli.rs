@@ -237,6 +237,9 @@ pub(crate) struct RunArgs {
     /// Take orders from standard input, and stop when it ends
     #[arg(long, hide = true)]
     pub(crate) control: bool,
+    /// The parent process starts the node again when it ends
+    #[arg(long, hide = true, requires = "control")]
+    pub(crate) supervised: bool,
 }
 
 #[derive(Debug, Args)]

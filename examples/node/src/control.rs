@@ -36,11 +36,14 @@ pub(crate) enum Order {
     CrdtWrite { prefix: String, count: u32, amount: i64 },
     /// Reply with the state of the CRDT keyspace of this replica.
     CrdtState,
+    /// The supervisor does not start the node again now.
+    RestartRefused { why: String },
     /// Stop in an orderly way.
     Stop,
 }
 
-/// A reply of a node. The first line, without an order, is `Ready` or `Failed`.
+/// A reply of a node. The first line, without an order, is `Ready` or `Failed`. `Restart` needs no order
+/// either.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub(crate) enum Reply {
@@ -52,6 +55,10 @@ pub(crate) enum Reply {
     Digest(Digest),
     Crdt(CrdtState),
     Mesh(MeshState),
+    /// The node asks its supervisor for a restart.
+    Restart {
+        why: String,
+    },
     /// The order failed, or the node cannot start.
     Failed {
         why: String,
@@ -155,6 +162,7 @@ mod tests {
         for reply in [
             Reply::Ready,
             Reply::Status(status),
+            Reply::Restart { why: "x".into() },
             Reply::Failed { why: "x".into(), is_port_in_use: true, is_config: false },
         ] {
             let line = serde_json::to_string(&reply).unwrap();

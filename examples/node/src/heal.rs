@@ -15,6 +15,7 @@ mod control;
 mod load;
 mod pause;
 mod peers;
+mod process;
 mod records;
 mod suspicion;
 
@@ -43,6 +44,7 @@ use self::control::{
 use self::load::Load;
 use self::pause::Paused;
 use self::peers::Peers;
+use self::process::OwnProcess;
 use self::records::Records;
 use self::suspicion::Suspicion;
 use crate::causes::causes;
@@ -54,6 +56,8 @@ const WITNESS_LIMIT: Duration = Duration::from_secs(1);
 
 /// The queue of the node, as `heal status` names it.
 const QUEUE: &str = "own queue";
+/// The process of the node, as `heal status` names it.
+const PROCESS: &str = "own process";
 
 /// The end of an action that takes time: its number and its result.
 type Ended = (u64, Result<(), String>);
@@ -74,6 +78,8 @@ struct Active {
     beside: Beside,
     /// The healer of the queue of the node.
     load: Load,
+    /// The healer of the process of the node.
+    process: OwnProcess,
     /// The records so far, of all loops.
     numbered: u64,
     begun: Instant,
@@ -100,6 +106,7 @@ impl Healer {
         let suspicion = Suspicion::start(mux, parts.status.clone(), log)?;
         let Some(options) = options(&config.heal) else { return Ok(Healer(None)) };
         let mut healer = kv::Healer::new(config.node, &options);
+        let mut process = OwnProcess::new(config, options.mode, parts.is_supervised, parts.down.clone());
         let mut beside = Beside::new(config, options.mode, parts);
         let mut load = Load::new(options.mode);
         let folder = config.data_dir.join("heal");
@@ -114,6 +121,7 @@ impl Healer {
             let _ = healer.handle(Duration::ZERO, Input::Command(Command::Pause { until }));
             beside.command(Duration::ZERO, config.node, &Command::Pause { until });
             load.command(Duration::ZERO, config.node, &Command::Pause { until });
+            process.command(Duration::ZERO, config.node, &Command::Pause { until });
             log.event("heal-paused", paused);
         }
         let records = Records::start(&folder, log)
@@ -128,6 +136,7 @@ impl Healer {
             suspicion,
             beside,
             load,
+            process,
             numbered: 0,
             begun: Instant::now(),
             ticks,
@@ -145,6 +154,14 @@ impl Healer {
                 active.ticks.tick().await;
             }
             None => pending().await,
+        }
+    }
+
+    /// The supervisor does not start the process again now.
+    pub(crate) fn restart_refused(&mut self, why: String) {
+        if let Some(active) = &mut self.0 {
+            let now = active.begun.elapsed();
+            active.process.refused(now, why);
         }
     }
 
@@ -184,6 +201,7 @@ impl Active {
         }
         let mut records = self.beside.work(now, &expected(node));
         records.extend(self.load.work(now, node));
+        records.extend(self.process.work(now, node));
         for record in records {
             self.keep(record);
         }
@@ -281,6 +299,7 @@ impl Active {
         let own = self.healer.engine().knowledge().node();
         self.beside.command(now, own, &command);
         self.load.command(now, own, &command);
+        self.process.command(now, own, &command);
         let command = match command {
             Command::Acknowledge { subject } => Command::Acknowledge { subject: Member(subject) },
             Command::Pause { until } => Command::Pause { until },
@@ -327,6 +346,11 @@ impl Active {
             status.unhealthy.push(Unhealthy { node: QUEUE.into(), readings: rows_of(evidence) });
         }
         status.escalated.extend(self.load.is_escalated(now).then(|| QUEUE.to_owned()));
+        let evidence = self.process.evidence(now);
+        if !evidence.is_empty() {
+            status.unhealthy.push(Unhealthy { node: PROCESS.into(), readings: rows_of(evidence) });
+        }
+        status.escalated.extend(self.process.is_escalated(now).then(|| PROCESS.to_owned()));
         status
     }
 }

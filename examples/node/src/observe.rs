@@ -9,7 +9,7 @@ pub(crate) mod config;
 pub(crate) mod health;
 mod metrics;
 mod probe;
-mod process;
+pub(crate) mod process;
 pub(crate) mod telemetry;
 pub(crate) mod trace;
 pub(crate) mod up;

@@ -17,7 +17,7 @@ use x0_kv::cluster::{Node, NodeEvent, NodeOptions, ScrubEvent, SpaceOptions, Sta
 use x0_kv::{CrdtOptions, Engine, KeyspaceName, Members, RangeQuery, RedbOptions, Store};
 use x0_mesh::link::UdpLinkError;
 use x0_mesh::quic::{BindError, PeerBook, QuicOptions};
-use x0_mesh::{FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
+use x0_mesh::{DownReason, FaultHandle, FaultInjector, Mux, MuxOptions, PeerEvent, PeerEventKind, is_guest};
 
 use crate::causes::causes;
 use crate::cli::RunArgs;
@@ -87,6 +87,8 @@ struct Running {
 
 /// The members that are up, each with its epoch. Shared with what observes the node.
 type Seen = Arc<Mutex<BTreeMap<NodeId, u64>>>;
+/// The members that are down, each with the reason of the last attempt.
+pub(crate) type Down = Arc<Mutex<BTreeMap<NodeId, DownReason>>>;
 
 async fn start(args: &RunArgs) -> Result<Running> {
     let config = NodeConfig::load(&args.config)?;
@@ -145,11 +147,12 @@ async fn start(args: &RunArgs) -> Result<Running> {
     log.event("listening", format!("address={} identity={}", config.listen, identity.spiffe_id()));
 
     let id = config.node;
-    let seen = Seen::default();
+    let (seen, down) = (Seen::default(), Down::default());
     let mut observer = Observer {
         log: log.clone(),
         members: config.peers().map(|peer| peer.node).collect(),
         seen: Arc::clone(&seen),
+        down: Arc::clone(&down),
         book: peers.clone(),
         names: names.clone(),
         own: id,
@@ -213,6 +216,8 @@ async fn start(args: &RunArgs) -> Result<Running> {
         identity: identity.clone(),
         renewing: Arc::clone(&renewing),
         status: node.status_handle(),
+        down,
+        is_supervised: args.supervised,
     };
     let healer = Healer::start(&config, &mux, roles, parts, &log)?;
     let applied = Applied::default();
@@ -317,6 +322,10 @@ impl Running {
                 () = self.files.changed() => self.reload_or_log(),
                 order = next(&mut orders) => match order {
                     None | Some(Ok(Order::Stop)) => break,
+                    Some(Ok(Order::RestartRefused { why })) => {
+                        self.healer.restart_refused(why);
+                        control::reply(&Reply::Done);
+                    }
                     Some(order) => control::reply(&self.carry_out(order).await),
                 },
             }
@@ -351,7 +360,8 @@ impl Running {
                 crdt_write(self.node.store(), &prefix, count, amount).await.map(|()| Reply::Done)
             }
             Ok(Order::CrdtState) => self.crdt_state().await.map(Reply::Crdt),
-            Ok(Order::Stop) => Ok(Reply::Done),
+            // The caller has taken these two.
+            Ok(Order::Stop | Order::RestartRefused { .. }) => Ok(Reply::Done),
         };
         done.unwrap_or_else(|error| failed(causes(&error)))
     }
@@ -516,6 +526,7 @@ struct Observer {
     /// The other members. Connections of clients, which last for one command, are not logged.
     members: BTreeSet<NodeId>,
     seen: Seen,
+    down: Down,
     book: PeerBook,
     names: Names,
     own: NodeId,
@@ -684,14 +695,17 @@ impl Observer {
 
     fn peer(&mut self, peer: NodeId, kind: &PeerEventKind) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         match kind {
             PeerEventKind::Up { epoch } => {
                 seen.insert(peer, *epoch);
+                down.remove(&peer);
                 self.log.event("peer-up", format!("peer={peer}"));
             }
             PeerEventKind::Degraded => self.log.event("peer-silent", format!("peer={peer}")),
             PeerEventKind::Down { reason, .. } => {
                 let was_up = seen.remove(&peer).is_some();
+                down.insert(peer, reason.clone());
                 let event = if was_up { "peer-down" } else { "peer-unreached" };
                 self.log.event(event, format!("peer={peer} why={reason}"));
             }

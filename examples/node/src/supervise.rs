@@ -5,7 +5,9 @@
 //! that does not answer a heartbeat is killed and starts again. The heartbeat is answered on the thread of
 //! the node's event loop. A wrong configuration ends the supervisor with exit code 78 (`EX_CONFIG`), so that
 //! a service manager does not start it again (`RestartPreventExitStatus=78`). What else keeps a node from
-//! starting, such as a full disk or a port in use, is tried again after pauses that grow to a minute.
+//! starting, such as a full disk or a port in use, is tried again after pauses that grow to a minute. The
+//! healer of a node may ask for a restart: the node is stopped in an orderly way and starts again, at most
+//! three times a day.
 //!
 //! [`engine`] decides, this module carries out. The node stops by itself when the supervisor dies.
 
@@ -139,6 +141,10 @@ impl Driver<'_> {
             Output::Beat => self.order(Order::Status),
             Output::Reload => self.order(Order::Reload),
             Output::Stop => self.order(Order::Stop),
+            Output::Refuse { why } => {
+                self.log.event("node-restart-refused", format!("why={why}"));
+                self.order(Order::RestartRefused { why });
+            }
             Output::Kill => {
                 if let Some(process) = &mut self.process {
                     // The call fails only if the process has ended already.
@@ -160,7 +166,7 @@ impl Driver<'_> {
 
     fn start(&self) -> Result<Process> {
         let mut command = Command::new(&self.program);
-        command.args(["run", "--control", "--config"]).arg(&self.args.config);
+        command.args(["run", "--control", "--supervised", "--config"]).arg(&self.args.config);
         command.args(["--log", &self.args.log.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         // A Ctrl-C in the terminal is for the supervisor, which stops the node. Messages to the service
@@ -193,9 +199,13 @@ impl Driver<'_> {
                 let silent = silent.as_millis();
                 self.log.event("node-hung", format!("silent_ms={silent} effect={effect}"));
             }
+            Notice::Asked { why } => {
+                let effect = "it is stopped and starts again";
+                self.log.event("node-asked", format!("why={why} effect={effect}"));
+            }
             Notice::Restart { pause } => {
                 self.log.event("node-restart", format!("in_ms={}", pause.as_millis()));
-                self.manager.send("STATUS=the node failed and starts again");
+                self.manager.send("STATUS=the node starts again");
             }
             Notice::Stopping => self.manager.send("STOPPING=1\nSTATUS=the node stops"),
         }
@@ -222,6 +232,7 @@ async fn next(process: &mut Option<Process>) -> Input {
     match replies.recv().await {
         Some(Reply::Ready) => Input::Ready,
         Some(Reply::Failed { why, is_config, .. }) => Input::Refused { why, is_config },
+        Some(Reply::Restart { why }) => Input::Asked { why },
         Some(_) => Input::Beat,
         // The output ends with the process, and what the node said before its end counts.
         None => Input::Exited { exit: child.wait().await.map_or(Exit::Code(-1), exit) },

@@ -24,6 +24,7 @@ use super::Ended;
 use crate::config::NodeConfig;
 use crate::identity::load_svid;
 use crate::identity::report::SharedRenewing;
+use crate::run::Down;
 
 /// The time in which the command of a renewal must end.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -36,6 +37,10 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) renewing: SharedRenewing,
     pub(crate) status: StatusHandle,
+    /// The members that are down.
+    pub(crate) down: Down,
+    /// Whether a supervisor starts the process again.
+    pub(crate) is_supervised: bool,
 }
 
 /// See the [module](self).

@@ -9,6 +9,12 @@ const SLOW_DISK_MS_MIN: u64 = 100;
 /// The least silence of a dead member: a restart takes a few seconds.
 const REPLACE_AFTER_S_MIN: u64 = 10;
 
+/// The least memory of a node that serves.
+const MEMORY_MAX_MIB_MIN: u64 = 64;
+
+/// The least time without a member: the others may be starting.
+const RESTART_ISOLATED_S_MIN: u64 = 60;
+
 /// The section `[heal]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,6 +34,12 @@ pub(crate) struct HealConfig {
     /// A program with its arguments that writes a new SVID to the file of the node, for a renewal that is
     /// late. Without it an issuer of the node is asked again, if there is one.
     pub(crate) renew_command: Vec<String>,
+    /// The memory that the process may use, in MiB. A process whose memory rises towards it asks its
+    /// supervisor for a restart. Without it none does.
+    pub(crate) memory_max_mib: Option<u64>,
+    /// A process that has not been connected to any other member for this long, in seconds, asks its
+    /// supervisor for a restart. Without it none does.
+    pub(crate) restart_isolated_s: Option<u64>,
 }
 
 /// A kind of action.
@@ -77,6 +89,8 @@ impl Default for HealConfig {
             voters: None,
             approve: Vec::new(),
             renew_command: Vec::new(),
+            memory_max_mib: None,
+            restart_isolated_s: None,
         }
     }
 }
@@ -98,6 +112,18 @@ impl HealConfig {
             return Err(format!(
                 "`heal.voters` is {voters}, and an even number tolerates no more failures than the odd one below it; write 1, 3, 5 \
                  or 7, or remove the line: the number of voters stays as it is then"
+            ));
+        }
+        if let Some(mib) = self.memory_max_mib.filter(|mib| *mib < MEMORY_MAX_MIB_MIN) {
+            return Err(format!(
+                "`heal.memory_max_mib` is {mib}, and a node without data uses that much; write at least {MEMORY_MAX_MIB_MIN}, better \
+                 the limit of the container, or remove the line: the memory is not watched then"
+            ));
+        }
+        if let Some(seconds) = self.restart_isolated_s.filter(|seconds| *seconds < RESTART_ISOLATED_S_MIN) {
+            return Err(format!(
+                "`heal.restart_isolated_s` is {seconds}, and a node whose members start would be restarted; write at least \
+                 {RESTART_ISOLATED_S_MIN}, or remove the line: an isolated node is not restarted then"
             ));
         }
         if self.slow_disk_ms >= SLOW_DISK_MS_MIN {

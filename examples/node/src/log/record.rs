@@ -71,7 +71,7 @@ fn known(event: &str) -> Option<(Level, &'static str)> {
     Some(match event {
         "panic" | "stop-forced" | "node-failed" | "node-hung" | "supervisor-failed" => (Level::Error, "node"),
         "started" | "stopped" | "node-started" | "node-ready" | "supervisor-stopped" => (Level::Info, "node"),
-        "node-restart" => (Level::Warning, "node"),
+        "node-restart" | "node-asked" | "node-restart-refused" => (Level::Warning, "node"),
         "leader" | "election" | "membership" | "voting" => (Level::Info, "consensus"),
         "no-leader" | "waiting-for-founders" | "rejoining" | "waiting-to-be-added" => {
             (Level::Warning, "consensus")

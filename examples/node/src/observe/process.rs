@@ -31,12 +31,7 @@ impl Process {
         let field = |number: usize| field(stat.as_deref()?, number);
         let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
         put("process_cpu_seconds_total", "counter", "CPU time of the process, user and system.", cpu);
-        put(
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory.",
-            field(24).map(|pages| pages * rustix::param::page_size() as f64),
-        );
+        put("process_resident_memory_bytes", "gauge", "Resident memory.", field(24).map(resident_bytes));
         put("process_virtual_memory_bytes", "gauge", "Virtual memory.", field(23));
         put("process_threads", "gauge", "Threads.", field(20));
         let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
@@ -50,6 +45,16 @@ impl Process {
             Some(self.started),
         );
     }
+}
+
+/// The resident memory of this process, in bytes.
+pub(crate) fn resident() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    field(&stat, 24).map(resident_bytes)
+}
+
+fn resident_bytes(pages: f64) -> f64 {
+    pages * rustix::param::page_size() as f64
 }
 
 /// A field of /proc/self/stat, counted from 1 as in proc(5). The name of the program, in parentheses, may
@@ -94,6 +99,7 @@ mod tests {
             line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
         };
         assert!(value("process_resident_memory_bytes") > 100_000.0);
+        assert!(resident().unwrap() > 100_000.0);
         assert!(value("process_open_fds") >= 3.0 && value("process_max_fds") > value("process_open_fds"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         assert!((now - 86_400.0..=now + 1.0).contains(&value("process_start_time_seconds")));

@@ -27,6 +27,12 @@ pub(crate) struct Options {
     pub(crate) pause_max: Duration,
     /// A node that served for this long starts again without a pause.
     pub(crate) stable_after: Duration,
+    /// The restarts that a node gets at its own request within [`asked_within`](Options::asked_within).
+    pub(crate) asked_max: usize,
+    /// The time for which a restart at the request of the node is remembered.
+    pub(crate) asked_within: Duration,
+    /// The pause between the first and the second of these restarts. It doubles with each further one.
+    pub(crate) asked_pause: Duration,
 }
 
 impl Default for Options {
@@ -39,6 +45,9 @@ impl Default for Options {
             pause_min: Duration::from_millis(200),
             pause_max: Duration::from_secs(60),
             stable_after: Duration::from_secs(10),
+            asked_max: 3,
+            asked_within: Duration::from_secs(24 * 3600),
+            asked_pause: Duration::from_secs(60),
         }
     }
 }
@@ -64,6 +73,8 @@ pub(crate) enum Input {
     Refused { why: String, is_config: bool },
     /// The node answered a heartbeat.
     Beat,
+    /// The node asks for a restart: its healer has found that nothing less helps.
+    Asked { why: String },
     /// The process has ended.
     Exited { exit: Exit },
     /// The supervisor is to end, and the node with it.
@@ -103,6 +114,8 @@ pub(crate) enum Output {
     Reload,
     /// Order the node to stop.
     Stop,
+    /// Tell the node that it does not get the restart that it asked for.
+    Refuse { why: String },
     /// Kill the process.
     Kill,
     /// Inform the service manager and the log.
@@ -120,6 +133,8 @@ pub(crate) enum Notice {
     Failed { why: String },
     /// The node left a heartbeat unanswered for `silent`.
     Hung { silent: Duration },
+    /// The node asked for a restart, and gets it.
+    Asked { why: String },
     /// The next start is after a pause.
     Restart { pause: Duration },
     /// The node is stopping.
@@ -149,8 +164,8 @@ enum State {
     /// The node serves. `asked` is the time of the heartbeat without an answer, `next` that of the next
     /// heartbeat or, while one is unanswered, of the next look at the own clock.
     Serving { ready: Duration, asked: Option<Duration>, next: Duration },
-    /// The node was ordered to stop, and is killed at `limit`.
-    Stopping { limit: Duration },
+    /// The node was ordered to stop, and is killed at `limit`. `is_last` unless it starts again.
+    Stopping { limit: Duration, is_last: bool },
     /// The process was killed and has not ended yet. A process that waits for a disk ends late.
     Killed { is_last: bool },
     /// [`Output::End`] was given.
@@ -173,6 +188,8 @@ pub(crate) struct Supervisor {
     refusal: Option<(String, bool)>,
     /// How often the current heartbeat got more time.
     extensions: u32,
+    /// When the node was started again at its own request, the oldest first.
+    asked: VecDeque<Duration>,
     outputs: VecDeque<Output>,
 }
 
@@ -181,7 +198,15 @@ impl Supervisor {
     pub(crate) fn new(now: Duration, options: Options) -> Supervisor {
         let outputs = VecDeque::from([Output::Start]);
         let state = State::Launching { begun: now };
-        Supervisor { options, state, failures: 0, refusal: None, extensions: 0, outputs }
+        Supervisor {
+            options,
+            state,
+            failures: 0,
+            refusal: None,
+            extensions: 0,
+            asked: VecDeque::new(),
+            outputs,
+        }
     }
 
     /// Takes what happened at `now`. An input that does not fit the state is ignored: answers of a process
@@ -205,6 +230,7 @@ impl Supervisor {
                     *next = asked + self.options.beat_every;
                 }
             }
+            (Input::Asked { why }, State::Serving { .. }) => self.asked(now, why),
             (Input::Exited { exit }, _) => self.exited(now, exit),
             (Input::Stop, _) => self.stop(now),
             (Input::Reload, State::Serving { .. }) => self.outputs.push_back(Output::Reload),
@@ -226,7 +252,7 @@ impl Supervisor {
                 Some((*asked + self.options.hang_after).min(*next))
             }
             State::Serving { next, .. } => Some(*next),
-            State::Stopping { limit } => Some(*limit),
+            State::Stopping { limit, .. } => Some(*limit),
             State::Launching { .. } | State::Starting { .. } | State::Killed { .. } | State::Ended => None,
         }
     }
@@ -272,7 +298,10 @@ impl Supervisor {
                 self.extensions = 0;
                 self.outputs.push_back(Output::Beat);
             }
-            State::Stopping { .. } => self.kill(true),
+            State::Stopping { is_last, .. } => {
+                let is_last = *is_last;
+                self.kill(is_last);
+            }
             State::Launching { .. } | State::Starting { .. } | State::Killed { .. } | State::Ended => {}
         }
     }
@@ -297,21 +326,61 @@ impl Supervisor {
                 self.end(End::Stopped);
             }
             State::Starting { .. } | State::Serving { .. } => {
-                self.state = State::Stopping { limit: now + self.options.stop_limit };
+                self.state = State::Stopping { limit: now + self.options.stop_limit, is_last: true };
                 self.outputs.push_back(Output::Notice(Notice::Stopping));
                 self.outputs.push_back(Output::Stop);
             }
+            State::Stopping { limit, is_last: false } => {
+                self.state = State::Stopping { limit, is_last: true };
+                self.outputs.push_back(Output::Notice(Notice::Stopping));
+            }
             State::Killed { .. } => self.state = State::Killed { is_last: true },
             // A second signal does not shorten the time of an orderly stop.
-            State::Stopping { .. } | State::Ended => {}
+            State::Stopping { is_last: true, .. } | State::Ended => {}
         }
+    }
+
+    /// The node asks for a restart. It forgets how often it asked, so that the supervisor counts: the pause
+    /// between two of these restarts doubles, and after some of them a person must help.
+    fn asked(&mut self, now: Duration, why: String) {
+        let Options { asked_max, asked_within, asked_pause, stop_limit, .. } = self.options;
+        while self.asked.front().is_some_and(|at| now.saturating_sub(*at) >= asked_within) {
+            self.asked.pop_front();
+        }
+        let count = self.asked.len();
+        if count >= asked_max {
+            let why = format!(
+                "it was started again at its own request {count} times within {} s: find the cause, and restart the supervisor",
+                asked_within.as_secs()
+            );
+            return self.outputs.push_back(Output::Refuse { why });
+        }
+        let doublings = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
+        let pause = asked_pause.saturating_mul(1 << doublings);
+        if let Some(last) = self.asked.back().filter(|last| now.saturating_sub(**last) < pause) {
+            let ago = now.saturating_sub(*last).as_secs();
+            let why = format!(
+                "its last restart at its own request was {ago} s ago, and the pause is {} s",
+                pause.as_secs()
+            );
+            return self.outputs.push_back(Output::Refuse { why });
+        }
+        self.asked.push_back(now);
+        self.state = State::Stopping { limit: now + stop_limit, is_last: false };
+        self.outputs.push_back(Output::Notice(Notice::Asked { why }));
+        self.outputs.push_back(Output::Stop);
     }
 
     fn exited(&mut self, now: Duration, exit: Exit) {
         let refusal = self.refusal.take();
         match self.state {
             State::Pause { .. } | State::Ended => {}
-            State::Stopping { .. } => {
+            State::Stopping { is_last: false, .. } => {
+                // This restart was wanted: it is no failure.
+                self.state = State::Pause { due: now };
+                self.outputs.push_back(Output::Notice(Notice::Restart { pause: Duration::ZERO }));
+            }
+            State::Stopping { is_last: true, .. } => {
                 // A node that failed during its stop has reported the cause on its log.
                 self.end(End::Stopped);
             }

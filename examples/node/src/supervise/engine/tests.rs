@@ -50,6 +50,8 @@ struct Shown {
     /// For each kill, whether the process had hung, and for how long.
     hung: Vec<Option<Duration>>,
     end: Option<(Duration, End)>,
+    /// Requests for a restart that were refused.
+    refused: Vec<(Duration, String)>,
 }
 
 struct World {
@@ -193,6 +195,7 @@ impl World {
                     assert!(self.shown.end.is_none(), "two ends");
                     self.shown.end = Some((now, end));
                 }
+                Output::Refuse { why } => self.shown.refused.push((now, why)),
                 Output::Reload | Output::Notice(_) => {}
             }
         }
@@ -334,4 +337,67 @@ fn a_reload_reaches_a_node_that_serves() {
         engine.handle(ms(4), input);
         assert_eq!(engine.poll_output(), None);
     }
+}
+
+/// A node that serves for ever, and asks for a restart at these times.
+fn asks(at: &[u64], options: Options) -> World {
+    let mut world = World::new(1, |_| Fate::Ends(Duration::from_secs(1_000_000), Exit::Code(1)));
+    world.answer_max = 1000;
+    world.engine = Supervisor::new(Duration::ZERO, options);
+    for second in at {
+        world.play(Duration::from_secs(*second));
+        world.engine.handle(world.now, Input::Asked { why: "leak".into() });
+    }
+    world.play(Duration::from_secs(200_000));
+    world
+}
+
+#[test]
+fn a_node_that_asks_is_stopped_and_starts_again_at_once() {
+    let world = asks(&[100], Options::default());
+    let starts = &world.shown.starts;
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    // The orderly stop takes 300 ms.
+    assert_eq!(starts[1], Duration::from_secs(100) + ms(300));
+    assert!(world.shown.kills.is_empty() && world.shown.refused.is_empty() && world.shown.end.is_none());
+    assert_eq!(world.engine.failures, 0, "it was no failure");
+}
+
+#[test]
+fn a_node_that_asks_again_and_again_is_refused() {
+    // The second one is too soon, and the fourth one; the sixth is one too many.
+    let world = asks(&[100, 159, 161, 280, 300, 1000, 10_000, 90_000], Options::default());
+    let starts: Vec<u64> = world.shown.starts.iter().map(Duration::as_secs).collect();
+    assert_eq!(starts, [0, 100, 161, 300, 90_000]);
+    let refused: Vec<u64> = world.shown.refused.iter().map(|(at, _)| at.as_secs()).collect();
+    assert_eq!(refused, [159, 280, 1000, 10_000]);
+    assert!(
+        world.shown.refused[0].1.contains("59 s ago, and the pause is 60 s"),
+        "{:?}",
+        world.shown.refused
+    );
+    assert!(world.shown.refused[2].1.contains("3 times within 86400 s"), "{:?}", world.shown.refused);
+}
+
+#[test]
+fn a_stop_during_a_restart_is_the_end_and_a_node_that_does_not_stop_is_killed() {
+    let serving = || {
+        let mut world = World::new(1, |_| Fate::Hangs(ms(100_000)));
+        world.play(Duration::from_secs(50));
+        world.engine.handle(world.now, Input::Asked { why: "leak".into() });
+        world
+    };
+    let mut world = serving();
+    world.drain();
+    // A second request changes nothing.
+    world.engine.handle(world.now, Input::Asked { why: "leak".into() });
+    world.play(Duration::from_secs(57));
+    assert!(world.shown.kills.is_empty() && world.shown.refused.is_empty());
+    world.play(Duration::from_secs(70));
+    assert_eq!(world.shown.kills, [Duration::from_secs(58)]);
+    assert_eq!(world.shown.starts.len(), 2);
+    let mut world = serving();
+    world.engine.handle(world.now, Input::Stop);
+    world.play(Duration::from_secs(70));
+    assert_eq!((world.shown.starts.len(), &world.shown.end), (1, &Some((ms(58_020), End::Killed))));
 }
