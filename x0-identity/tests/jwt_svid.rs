@@ -19,14 +19,15 @@
 //! | JWT 17 | 6.2 | JWT keys MUST be extracted before use | `jwt_svid_6_2_keys_of_the_trust_domain`, `tests/bundle.rs` |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
-use std::process::Command;
-use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+#[path = "tokens/kit.rs"]
+mod kit;
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use kit::{SECONDS, at, base64url, domain, keys, new_pkcs8, sign_text, with, without, workload};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use x0_identity::{
     BundleMap, JsonError, JwtAlgorithm, JwtIssueError, JwtIssuer, JwtKey, JwtKeyError, JwtSvidError,
@@ -34,25 +35,9 @@ use x0_identity::{
 };
 
 const AUDIENCE: &str = "reports";
-const SECONDS: u64 = 2_000_000_000;
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-fn domain() -> TrustDomain {
-    TrustDomain::parse("example.org").unwrap()
-}
-
-fn workload() -> SpiffeId {
-    SpiffeId::parse("spiffe://example.org/web").unwrap()
-}
 
 /// A key that the issuer and the test share, so that the test signs what the issuer never would.
-static PKCS8: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    pkcs8.unwrap().as_ref().to_vec()
-});
+static PKCS8: LazyLock<Vec<u8>> = LazyLock::new(new_pkcs8);
 static ISSUER: LazyLock<JwtIssuer> =
     LazyLock::new(|| JwtIssuer::from_pkcs8(domain(), "one", JwtAlgorithm::Es256, &PKCS8).unwrap());
 
@@ -71,43 +56,12 @@ fn bundles_of(issuers: &[&JwtIssuer]) -> BundleMap {
     map
 }
 
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = (0..3)
-            .fold(0_usize, |bits, index| bits << 8 | group.get(index).map_or(0, |byte| usize::from(*byte)));
-        for index in 0..=group.len() {
-            text.push(char::from(ALPHABET[bits >> (18 - 6 * index) & 63]));
-        }
-    }
-    text
-}
-
-fn sign_text(header: &str, claims: &str) -> String {
-    let random = SystemRandom::new();
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &PKCS8, &random).unwrap();
-    let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
-    let signature = key.sign(&random, signed.as_bytes()).unwrap();
-    format!("{signed}.{}", base64url(signature.as_ref()))
-}
-
 fn header() -> Value {
     json!({"alg": "ES256", "kid": "one", "typ": "JWT"})
 }
 
 fn claims() -> Value {
     json!({"sub": workload().to_string(), "aud": [AUDIENCE], "exp": SECONDS + 60})
-}
-
-fn without(mut object: Value, name: &str) -> Value {
-    object.as_object_mut().unwrap().remove(name);
-    object
-}
-
-fn with(mut object: Value, name: &str, value: Value) -> Value {
-    object[name] = value;
-    object
 }
 
 fn validate_token(token: &str) -> Result<SpiffeId, JwtSvidError> {
@@ -117,7 +71,7 @@ fn validate_token(token: &str) -> Result<SpiffeId, JwtSvidError> {
 
 /// The claims of a token with a valid signature.
 fn validate(header: &Value, claims: &Value) -> Result<SpiffeId, JwtSvidError> {
-    validate_token(&sign_text(&header.to_string(), &claims.to_string()))
+    validate_token(&sign_text(&PKCS8, &header.to_string(), &claims.to_string()))
 }
 
 #[test]
@@ -138,7 +92,7 @@ fn an_issued_token_is_valid() {
 
 #[test]
 fn jwt_svid_1_compact_serialization_only() {
-    let token = sign_text(&header().to_string(), &claims().to_string());
+    let token = sign_text(&PKCS8, &header().to_string(), &claims().to_string());
     let parts: Vec<&str> = token.split('.').collect();
     let json = json!({"protected": parts[0], "payload": parts[1], "signature": parts[2]}).to_string();
     for token in [
@@ -171,9 +125,10 @@ fn jwt_svid_2_no_other_header() {
     let refused = validate(&with(header(), "kid", json!(1)), &claims());
     assert_eq!(refused, Err(JwtSvidError::Header { name: "kid".into() }));
     // Two readers must not see two tokens.
-    let twice = sign_text(r#"{"alg":"ES256","alg":"none"}"#, &claims().to_string());
+    let twice = sign_text(&PKCS8, r#"{"alg":"ES256","alg":"none"}"#, &claims().to_string());
     assert!(matches!(validate_token(&twice), Err(JwtSvidError::Json(JsonError::DuplicateName { .. }))));
-    let twice = sign_text(&header().to_string(), r#"{"aud":"reports","exp":9000000000,"sub":"a","sub":"b"}"#);
+    let twice =
+        sign_text(&PKCS8, &header().to_string(), r#"{"aud":"reports","exp":9000000000,"sub":"a","sub":"b"}"#);
     assert!(matches!(validate_token(&twice), Err(JwtSvidError::Json(JsonError::DuplicateName { .. }))));
 }
 
@@ -200,32 +155,9 @@ fn jwt_svid_2_1_algorithms() {
     }
 }
 
-/// All algorithms, with keys that OpenSSL makes where it is installed.
 #[test]
 fn jwt_svid_2_1_every_supported_algorithm() {
-    let random = SystemRandom::new();
-    let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
-    let mut keys = vec![(JwtAlgorithm::Es256, PKCS8.clone()), (JwtAlgorithm::Es384, p384.as_ref().to_vec())];
-    let folder = tempfile::tempdir().unwrap();
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    if openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "key.pem"])
-        && openssl(&["pkcs8", "-topk8", "-nocrypt", "-in", "key.pem", "-outform", "DER", "-out", "key.der"])
-    {
-        let rsa = std::fs::read(folder.path().join("key.der")).unwrap();
-        use JwtAlgorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
-        keys.extend([Rs256, Rs384, Rs512, Ps256, Ps384, Ps512].map(|algorithm| (algorithm, rsa.clone())));
-        let curve = "ec_paramgen_curve:P-521";
-        assert!(openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", "p521.pem"]));
-        let convert =
-            ["pkcs8", "-topk8", "-nocrypt", "-in", "p521.pem", "-outform", "DER", "-out", "p521.der"];
-        assert!(openssl(&convert));
-        keys.push((JwtAlgorithm::Es512, std::fs::read(folder.path().join("p521.der")).unwrap()));
-    } else {
-        assert!(std::env::var_os("CI").is_none(), "openssl is not installed");
-    }
+    let keys = keys();
     for (algorithm, pkcs8) in &keys {
         let issuer = JwtIssuer::from_pkcs8(domain(), "key", *algorithm, pkcs8).unwrap();
         let svid = issuer.issue(&workload(), &[AUDIENCE], Duration::from_secs(60), at(SECONDS)).unwrap();
@@ -309,7 +241,7 @@ fn jwt_svid_3_3_expiration() {
     ] {
         assert_eq!(validate(&header(), &with(claims(), "nbf", not_before.clone())), expect, "{not_before}");
     }
-    let token = sign_text(&header().to_string(), &with(claims(), "nbf", json!(SECONDS)).to_string());
+    let token = sign_text(&PKCS8, &header().to_string(), &with(claims(), "nbf", json!(SECONDS)).to_string());
     let validator = JwtSvidValidator::new(AUDIENCE).leeway(Duration::from_secs(5));
     for (now, accept) in
         [(SECONDS - 6, false), (SECONDS - 5, true), (SECONDS + 64, true), (SECONDS + 65, false)]
@@ -320,14 +252,15 @@ fn jwt_svid_3_3_expiration() {
 
 #[test]
 fn jwt_svid_4_algorithm_comes_first() {
-    let token = sign_text(&with(header(), "alg", json!("none")).to_string(), "not JSON");
+    let token = sign_text(&PKCS8, &with(header(), "alg", json!("none")).to_string(), "not JSON");
     assert!(matches!(validate_token(&token), Err(JwtSvidError::Algorithm)));
 }
 
 #[test]
 fn jwt_svid_4_signature() {
-    let token = sign_text(&header().to_string(), &claims().to_string());
-    let other = sign_text(&header().to_string(), &with(claims(), "exp", json!(SECONDS + 61)).to_string());
+    let token = sign_text(&PKCS8, &header().to_string(), &claims().to_string());
+    let other =
+        sign_text(&PKCS8, &header().to_string(), &with(claims(), "exp", json!(SECONDS + 61)).to_string());
     let (signed, _) = token.rsplit_once('.').unwrap();
     let (_, signature) = other.rsplit_once('.').unwrap();
     assert_eq!(validate_token(&format!("{signed}.{signature}")), Err(JwtSvidError::Signature));
@@ -343,7 +276,7 @@ fn jwt_svid_4_signature() {
 fn jwt_svid_6_2_keys_of_the_trust_domain() {
     // The same key id in another domain, and no key at all.
     let foreign = JwtIssuer::generate(TrustDomain::parse("example.com").unwrap(), "one").unwrap();
-    let token = sign_text(&header().to_string(), &claims().to_string());
+    let token = sign_text(&PKCS8, &header().to_string(), &claims().to_string());
     let validator = JwtSvidValidator::new(AUDIENCE);
     let validate = |bundles: &BundleMap| validator.validate(&token, bundles, at(SECONDS)).map(drop);
     assert_eq!(validate(&bundles_of(&[&foreign])), Err(JwtSvidError::TrustDomain { trust_domain: domain() }));
@@ -352,7 +285,7 @@ fn jwt_svid_6_2_keys_of_the_trust_domain() {
     let no_key = JwtSvidError::Key { trust_domain: domain(), algorithm: JwtAlgorithm::Es256 };
     assert_eq!(validate(&bundles_of(&[&other])), Err(no_key));
     // kid is optional (§2.2): then each key of the domain is tried.
-    let token = sign_text(&without(header(), "kid").to_string(), &claims().to_string());
+    let token = sign_text(&PKCS8, &without(header(), "kid").to_string(), &claims().to_string());
     let validate = |bundles: &BundleMap| validator.validate(&token, bundles, at(SECONDS)).map(drop);
     assert_eq!(validate(&bundles_of(&[&other, &ISSUER])), Ok(()));
     assert_eq!(validate(&bundles_of(&[&other])), Err(JwtSvidError::Signature));
@@ -391,7 +324,7 @@ proptest! {
     /// Every change of a character makes a token invalid: it has one text.
     #[test]
     fn a_changed_token_is_refused(position in any::<prop::sample::Index>(), byte in b'0'..=b'z') {
-        let token = sign_text(&header().to_string(), &claims().to_string());
+        let token = sign_text(&PKCS8, &header().to_string(), &claims().to_string());
         let mut bytes = token.clone().into_bytes();
         let position = position.index(bytes.len());
         bytes[position] = byte;

@@ -46,13 +46,15 @@
 //! | WIT 42 | B | key of a table: what is a MUST NOT in WIMSE as well | same as WIT 21 |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
-use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+#[path = "tokens/kit.rs"]
+mod kit;
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use kit::{SECONDS, at, base64url, domain, keys, new_pkcs8, sign_text, with, without, workload};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use x0_identity::{
     BundleMap, JsonError, JwtAlgorithm, JwtIssuer, JwtKey, JwtSvidError, JwtSvidValidator, Refusal,
@@ -61,26 +63,8 @@ use x0_identity::{
     WitSvid, WitSvidError, WitSvidValidator,
 };
 
-const SECONDS: u64 = 2_000_000_000;
 const MINUTE: Duration = Duration::from_secs(60);
 const TARGET: &str = "https://reports.example.org/daily";
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-fn domain() -> TrustDomain {
-    TrustDomain::parse("example.org").unwrap()
-}
-
-fn workload() -> SpiffeId {
-    SpiffeId::parse("spiffe://example.org/web").unwrap()
-}
-
-fn new_pkcs8() -> Vec<u8> {
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    pkcs8.unwrap().as_ref().to_vec()
-}
 
 /// Keys that issuer, workload and test share, so that the test signs what the others never would.
 static ISSUER_PKCS8: LazyLock<Vec<u8>> = LazyLock::new(new_pkcs8);
@@ -100,27 +84,6 @@ fn bundles() -> BundleMap {
     bundles_of(&domain(), vec![ISSUER.authority().clone()])
 }
 
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = (0..3)
-            .fold(0_usize, |bits, index| bits << 8 | group.get(index).map_or(0, |byte| usize::from(*byte)));
-        for index in 0..=group.len() {
-            text.push(char::from(ALPHABET[bits >> (18 - 6 * index) & 63]));
-        }
-    }
-    text
-}
-
-fn sign_text(pkcs8: &[u8], header: &str, claims: &str) -> String {
-    let random = SystemRandom::new();
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random).unwrap();
-    let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
-    let signature = key.sign(&random, signed.as_bytes()).unwrap();
-    format!("{signed}.{}", base64url(signature.as_ref()))
-}
-
 fn sign(header: &Value, claims: &Value) -> String {
     sign_text(&ISSUER_PKCS8, &header.to_string(), &claims.to_string())
 }
@@ -138,16 +101,6 @@ fn jwk() -> Value {
 
 fn claims() -> Value {
     json!({"sub": workload().to_string(), "cnf": {"jwk": jwk()}, "exp": SECONDS + 60})
-}
-
-fn without(mut object: Value, name: &str) -> Value {
-    object.as_object_mut().unwrap().remove(name);
-    object
-}
-
-fn with(mut object: Value, name: &str, value: Value) -> Value {
-    object[name] = value;
-    object
 }
 
 fn unproven(token: &str) -> Result<UnprovenWitSvid, WitSvidError> {
@@ -278,17 +231,6 @@ fn wit_svid_2_3_algorithms() {
         let refused = validate(&with(header(), "alg", json!(name)), &claims());
         assert!(matches!(refused, Err(WitSvidError::Key { .. })), "{name}: {refused:?}");
     }
-}
-
-/// Keys of all algorithms.
-fn keys() -> Vec<(JwtAlgorithm, Vec<u8>)> {
-    use JwtAlgorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
-    let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-    let mut keys = vec![(JwtAlgorithm::Es256, new_pkcs8()), (JwtAlgorithm::Es384, p384.as_ref().to_vec())];
-    let rsa = include_bytes!("data/rsa.der").to_vec();
-    keys.extend([Rs256, Rs384, Rs512, Ps256, Ps384, Ps512].map(|algorithm| (algorithm, rsa.clone())));
-    keys.push((JwtAlgorithm::Es512, include_bytes!("data/p521.der").to_vec()));
-    keys
 }
 
 /// Every algorithm signs tokens and proofs, with keys that pass through JSON.
