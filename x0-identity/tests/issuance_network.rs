@@ -363,19 +363,52 @@ impl Renewing {
     }
 
     fn renew(&mut self) -> std::io::Result<IssuanceAnswer> {
-        let tls = &mut self.tls;
-        let key = RequestKey::generate().unwrap();
-        let request = IssuanceRequest::new(id(self.path), key.request().to_vec(), Evidence::CurrentSvid);
-        let bytes = request.to_bytes();
-        tls.write_all(&u32::try_from(bytes.len()).unwrap().to_be_bytes())?;
-        tls.write_all(&bytes)?;
-        tls.flush()?;
+        let bytes = request(self.path);
+        self.send(&bytes)?;
+        self.answer()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.tls.write_all(bytes)?;
+        self.tls.flush()
+    }
+
+    fn answer(&mut self) -> std::io::Result<IssuanceAnswer> {
         let mut len = [0; 4];
-        tls.read_exact(&mut len)?;
+        self.tls.read_exact(&mut len)?;
         let mut answer = vec![0; usize::try_from(u32::from_be_bytes(len)).unwrap()];
-        tls.read_exact(&mut answer)?;
+        self.tls.read_exact(&mut answer)?;
         Ok(IssuanceAnswer::from_bytes(&answer).unwrap())
     }
+}
+
+/// A renewal of the SVID at this path, after its length.
+fn request(path: &str) -> Vec<u8> {
+    let key = RequestKey::generate().unwrap();
+    let request = IssuanceRequest::new(id(path), key.request().to_vec(), Evidence::CurrentSvid).to_bytes();
+    [&u32::try_from(request.len()).unwrap().to_be_bytes()[..], &request].concat()
+}
+
+/// Requests ahead of their answers: each is answered in its turn, and none waits for the rest of a later one.
+#[test]
+fn requests_that_arrive_together_are_answered() {
+    let running = Running::plain(HOUR);
+    let mut workload = Renewing::new(&running, "web");
+    let last = request("web");
+    let (begin, end) = last.split_at(last.len() / 2);
+    // More than the buffer of a connection holds of their answers.
+    let ahead: Vec<u8> = (0..60).flat_map(|_| request("web")).collect();
+    workload.send(&[&ahead, begin].concat()).unwrap();
+    for _ in 0..60 {
+        assert!(matches!(workload.answer(), Ok(IssuanceAnswer::Issued { .. })));
+    }
+    workload.send(end).unwrap();
+    assert!(matches!(workload.answer(), Ok(IssuanceAnswer::Issued { .. })));
+    // What was answered before an error arrives: here a request that is too long.
+    let too_long = [&request("web")[..], &[0xff; 4]].concat();
+    workload.send(&too_long).unwrap();
+    assert!(matches!(workload.answer(), Ok(IssuanceAnswer::Issued { .. })));
+    assert!(workload.answer().is_err());
 }
 
 /// A connection that stays open renews nothing after its SVID was revoked, and another one goes on.

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::vec;
 use rustls::{ServerConfig, StreamOwned};
 
 use super::{PublishedBundles, ServerConnection, ServerInput, ServerOptions, ServerOutput, StartError};
-use crate::deadline::{Deadline, is_timeout};
+use crate::deadline::{Deadline, is_timeout, wake_listener};
 
 /// A bundle endpoint: one thread accepts connections, and each connection has a thread of its own. Dropping
 /// the server stops it.
@@ -99,15 +99,8 @@ impl Drop for Server {
                 drop(stream.shutdown(Shutdown::Both));
             }
         }
-        // A connection wakes the thread that accepts.
-        let ip = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let woken = TcpStream::connect_timeout(&(ip, self.address.port()).into(), Duration::from_secs(1));
-        if let Some(thread) = self.thread.take()
-            && woken.is_ok()
+        if wake_listener(self.address)
+            && let Some(thread) = self.thread.take()
         {
             drop(thread.join());
         }

@@ -9,6 +9,7 @@ use crate::deadline::Deadline;
 
 mod endpoint;
 mod source;
+mod stream;
 
 pub use endpoint::{IssuanceEndpoint, IssuanceEndpointOptions, Sign};
 pub use source::{IssuanceSource, IssuanceSourceError, StoreKey, TpmAnswers};
@@ -34,17 +35,11 @@ trait Timed: Read + Write {
         Ok(message)
     }
 
+    /// Writes a message after its length. The stream may send it later: see its type.
     fn write_message(&mut self, message: &[u8]) -> io::Result<()> {
         self.deadline().by = Instant::now() + MESSAGE_MAX;
         let len = u32::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.write_all(&[&len.to_be_bytes(), message].concat())?;
-        self.flush()
-    }
-}
-
-impl Timed for rustls::StreamOwned<rustls::ServerConnection, Deadline> {
-    fn deadline(&mut self) -> &mut Deadline {
-        &mut self.sock
+        self.write_all(&[&len.to_be_bytes(), message].concat())
     }
 }
 

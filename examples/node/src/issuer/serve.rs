@@ -1,4 +1,8 @@
 //! The listener of the issuer. It decides nothing: requests go to the engine.
+//!
+//! `x0_identity::IssuanceEndpoint` keeps one engine for all requests and reports none of them. This issuer
+//! builds an engine for each request from one state of the folder, with its entries locked until the answer,
+//! so that commands beside it take effect at once; it logs each outcome with the address of the peer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

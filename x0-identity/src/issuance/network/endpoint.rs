@@ -4,17 +4,18 @@ use core::fmt;
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use std::vec::Vec;
 
 use pki_types::CertificateDer;
-use rustls::{ServerConfig, StreamOwned};
+use rustls::ServerConfig;
 
+use super::stream::RequestStream;
 use super::{MESSAGE_MAX, Timed};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, wake_listener};
 use crate::{
     Attestors, ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, Identity, IssuanceServer,
     IssuanceServerInput, IssuanceServerOutput, PeerRole, Registry, SpiffeId, peer_spiffe_id,
@@ -67,6 +68,10 @@ impl IssuanceEndpointOptions {
 
 /// An issuer on a TCP port: one thread accepts connections, and each has a thread of its own. Requests are
 /// carried out one after the other. Dropping the endpoint stops it.
+///
+/// The engine stays as it is between requests, until [`IssuanceEndpoint::change`]. An issuer that reads its
+/// authority and entries from elsewhere for each request, or logs each with its peer, drives an
+/// [`IssuanceServer`] itself, as `x0-node issuer` does.
 ///
 /// ```no_run
 /// use std::net::TcpListener;
@@ -212,15 +217,8 @@ impl<R> Drop for IssuanceEndpoint<R> {
                 drop(accepted.stream.shutdown(Shutdown::Both));
             }
         }
-        // A connection wakes the thread that accepts.
-        let ip = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let woken = TcpStream::connect_timeout(&(ip, self.address.port()).into(), Duration::from_secs(1));
-        if let Some(thread) = self.thread.take()
-            && woken.is_ok()
+        if wake_listener(self.address)
+            && let Some(thread) = self.thread.take()
         {
             drop(thread.join());
         }
@@ -301,42 +299,57 @@ impl<R: Registry> Drop for Unfinished<'_, R> {
 fn serve<R: Registry>(shared: &Shared<R>, number: u64, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let tls = rustls::ServerConnection::new(Arc::clone(&shared.config)).map_err(io::Error::other)?;
-    let mut tls = StreamOwned::new(tls, Deadline { stream, by: Instant::now() + MESSAGE_MAX });
-    while tls.conn.is_handshaking() {
-        tls.conn.complete_io(&mut tls.sock)?;
-    }
-    let peer = tls.conn.peer_certificates().map(peer_spiffe_id).transpose().map_err(io::Error::other)?;
-    let binding = tls.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
+    let mut stream = RequestStream::accept(tls, Deadline { stream, by: Instant::now() + MESSAGE_MAX })?;
+    let tls = &stream.tls;
+    let peer = tls.peer_certificates().map(peer_spiffe_id).transpose().map_err(io::Error::other)?;
+    let binding = tls.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None);
     let binding = binding.map_err(io::Error::other)?;
     let requests_max = if peer.is_some() { shared.options.requests_max } else { 1 };
     let chain: Vec<CertificateDer<'static>> =
-        tls.conn.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
+        tls.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
+    let asked = Asked { peer, binding, chain };
     let mut admitted = Instant::now();
     for _ in 0..requests_max {
-        let bytes = tls.read_message(ISSUANCE_REQUEST_LEN_MAX)?;
-        if let Some(accepted) = shared.connections().open.get_mut(&number) {
-            accepted.has_asked = true;
-        }
-        // An SVID that expired or was revoked since the handshake renews nothing.
-        if peer.is_some() && admitted.elapsed() > ADMITTED_FOR {
-            shared.identity.admit(&chain, PeerRole::Client, SystemTime::now()).map_err(io::Error::other)?;
-            admitted = Instant::now();
-        }
-        let (id, mut answer) = shared.request(peer.clone(), binding, bytes)?;
-        if let Answer::Challenge(challenge) = &answer {
-            let response =
-                tls.write_message(challenge).and_then(|()| tls.read_message(ISSUANCE_REQUEST_LEN_MAX));
-            answer = shared.respond(id, response)?;
-        }
-        match answer {
-            Answer::Final(bytes) => tls.write_message(&bytes)?,
-            // A challenge has one response.
-            Answer::Challenge(_) => return Err(io::ErrorKind::InvalidData.into()),
-        }
+        answer(shared, number, &mut stream, &asked, &mut admitted)?;
     }
-    tls.conn.send_close_notify();
-    drop(tls.conn.complete_io(&mut tls.sock));
-    Ok(())
+    stream.close()
+}
+
+/// Who sends the requests of a connection.
+struct Asked {
+    peer: Option<SpiffeId>,
+    binding: [u8; 32],
+    chain: Vec<CertificateDer<'static>>,
+}
+
+/// Reads one request, and answers it.
+fn answer<R: Registry>(
+    shared: &Shared<R>,
+    number: u64,
+    stream: &mut RequestStream,
+    asked: &Asked,
+    admitted: &mut Instant,
+) -> io::Result<()> {
+    let bytes = stream.read_message(ISSUANCE_REQUEST_LEN_MAX)?;
+    if let Some(accepted) = shared.connections().open.get_mut(&number) {
+        accepted.has_asked = true;
+    }
+    // An SVID that expired or was revoked since the handshake renews nothing.
+    if asked.peer.is_some() && admitted.elapsed() > ADMITTED_FOR {
+        shared.identity.admit(&asked.chain, PeerRole::Client, SystemTime::now()).map_err(io::Error::other)?;
+        *admitted = Instant::now();
+    }
+    let (id, mut answer) = shared.request(asked.peer.clone(), asked.binding, bytes)?;
+    if let Answer::Challenge(challenge) = &answer {
+        let response =
+            stream.write_message(challenge).and_then(|()| stream.read_message(ISSUANCE_REQUEST_LEN_MAX));
+        answer = shared.respond(id, response)?;
+    }
+    match answer {
+        Answer::Final(bytes) => stream.write_message(&bytes),
+        // A challenge has one response.
+        Answer::Challenge(_) => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 enum Answer {

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::boxed::Box;
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::string::String;
 use std::sync::Arc;
@@ -263,6 +263,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 fn ask(stream: Option<&mut Stream>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let stream = stream.ok_or(io::ErrorKind::NotConnected)?;
     stream.write_message(bytes)?;
+    stream.flush()?;
     stream.read_message(ISSUANCE_ANSWER_LEN_MAX)
 }
 
