@@ -1,21 +1,30 @@
 //! An in-memory authority that issues SVIDs.
 
+mod key;
+
 use alloc::boxed::Box;
 use core::fmt;
 use std::string::String;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::vec;
 use std::vec::Vec;
 
-use pki_types::{CertificateDer, PrivateKeyDer};
+use pki_types::CertificateDer;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SigningKey,
+    KeyUsagePurpose, PublicKeyData, SanType, SigningKey,
 };
+use rustls::crypto::CryptoProvider;
 use time::OffsetDateTime;
 
+use key::AuthorityKey;
+
+use crate::crypto::ring_provider;
 use crate::x509::{Certificate, Validity, check_signing_certificate, read_parts, to_system_time, write_key};
 use crate::{PemError, SigningError, SpiffeId, SvidError, TrustBundle, TrustDomain, X509Svid};
+
+const NO_RANDOMNESS: &str = "the system provides no randomness";
 
 /// The settings of an [`Authority`]. Start from [`AuthorityOptions::default`].
 ///
@@ -35,6 +44,8 @@ pub struct AuthorityOptions {
     /// Certificates become valid this long before they are issued, for peers whose clocks lag. The default is
     /// 60 seconds.
     pub backdate: Duration,
+    /// The provider of cryptography, which generates and uses the keys. The default is ring's.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl AuthorityOptions {
@@ -51,6 +62,13 @@ impl AuthorityOptions {
         self.backdate = backdate;
         self
     }
+
+    /// Sets [`AuthorityOptions::provider`].
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> AuthorityOptions {
+        self.provider = provider;
+        self
+    }
 }
 
 impl Default for AuthorityOptions {
@@ -58,6 +76,7 @@ impl Default for AuthorityOptions {
         AuthorityOptions {
             validity: Duration::from_secs(365 * 24 * 60 * 60),
             backdate: Duration::from_secs(60),
+            provider: ring_provider(),
         }
     }
 }
@@ -65,8 +84,7 @@ impl Default for AuthorityOptions {
 /// The signing authority of a trust domain, in memory: a self-signed certificate of ECDSA P-256 and its key.
 ///
 /// An authority issues every SPIFFE ID of its trust domain that the caller requests; the caller decides which
-/// workload receives which ID. It also generates the key of each SVID, from the randomness of the operating
-/// system.
+/// workload receives which ID. It also generates the key of each SVID, by its provider of cryptography.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,7 +100,7 @@ impl Default for AuthorityOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, AuthorityKey>,
     validity: Validity,
     backdate: Duration,
     /// Holds one certificate, the authority's own.
@@ -111,7 +129,8 @@ impl Authority {
         let validity =
             validity_from(now, options.validity, options.backdate).ok_or(AuthorityError::Validity)?;
         let spiffe_id = SpiffeId::from_segments(&trust_domain, &[]).map_err(SigningError::SpiffeId)?;
-        let key = KeyPair::generate().map_err(AuthorityError::generate)?;
+        let key = AuthorityKey::generate(&options.provider)
+            .ok_or_else(|| AuthorityError::Generate { source: NO_RANDOMNESS.into() })?;
         let mut params = params(&spiffe_id, validity).map_err(AuthorityError::generate)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -129,7 +148,7 @@ impl Authority {
 
     fn from_parts(
         certificate: &CertificateDer<'static>,
-        key: KeyPair,
+        key: AuthorityKey,
         trust_domain: TrustDomain,
         validity: Validity,
     ) -> Result<Authority, AuthorityError> {
@@ -145,6 +164,18 @@ impl Authority {
     /// [`AuthorityError`], when the text is damaged or lacks a part, the certificate breaks a rule for
     /// signing certificates or has no SPIFFE ID, or the key does not belong to it.
     pub fn from_pem(pem: &[u8]) -> Result<Authority, AuthorityError> {
+        Authority::from_pem_with_provider(pem, ring_provider())
+    }
+
+    /// As [`Authority::from_pem`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`Authority::from_pem`].
+    #[expect(clippy::needless_pass_by_value, reason = "the same parameter as of other constructors")]
+    pub fn from_pem_with_provider(
+        pem: &[u8],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Authority, AuthorityError> {
         let parts = read_parts(pem)?;
         let [certificate] = &parts.certificates[..] else {
             return Err(AuthorityError::CertificateCount { count: parts.certificates.len() });
@@ -152,7 +183,7 @@ impl Authority {
         let key = parts.key.ok_or(AuthorityError::NoKey)?;
         let signer = check_signing_certificate(certificate)?;
         let spiffe_id = signer.spiffe_id.ok_or(AuthorityError::NoSpiffeId)?;
-        let key = KeyPair::try_from(&key).map_err(|_| AuthorityError::KeyUnsupported)?;
+        let key = AuthorityKey::load(key, &provider).ok_or(AuthorityError::KeyUnsupported)?;
         let parsed = Certificate::parse(certificate).map_err(SigningError::Encoding)?;
         if parsed.public_key != key.der_bytes() {
             return Err(AuthorityError::KeyMismatch);
@@ -166,7 +197,7 @@ impl Authority {
     #[must_use]
     pub fn to_pem(&self) -> String {
         let mut pem = self.bundle.to_pem();
-        write_key(&PrivateKeyDer::Pkcs8(self.issuer.key().serialize_der().into()), &mut pem);
+        write_key(self.issuer.key().pkcs8(), &mut pem);
         pem
     }
 
@@ -208,7 +239,8 @@ impl Authority {
         if to_system_time(validity.not_after) < now || validity.not_before > validity.not_after {
             return Err(IssueError::AuthorityExpired);
         }
-        let key = KeyPair::generate().map_err(IssueError::generate)?;
+        let key = AuthorityKey::generate(self.issuer.key().provider())
+            .ok_or_else(|| IssueError::Generate { source: NO_RANDOMNESS.into() })?;
         let mut params = params(spiffe_id, validity).map_err(IssueError::generate)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -216,8 +248,7 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::generate)?.der().clone();
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Ok(X509Svid::from_der(vec![certificate], key)?)
+        Ok(X509Svid::from_der(vec![certificate], key.into_pkcs8())?)
     }
 
     /// Signs bytes with the key of the authority (ECDSA P-256 with SHA-256, ASN.1), such as those of

@@ -7,7 +7,7 @@ mod key_set;
 mod map;
 
 pub use document::{BUNDLE_LEN_MAX, Refusal, Refused, SpiffeBundle, SpiffeBundleError};
-#[cfg(feature = "wit")]
+#[cfg(feature = "jwt")]
 pub(crate) use jwk::positive;
 pub use jwk::{JwtAuthority, JwtKey, KeyEncodingError, WitAuthority};
 pub use map::{BUNDLE_MAP_LEN_MAX, BundleMap, BundleMapError};

@@ -77,5 +77,7 @@ pub use relationship::{EndpointProfile, Relationship, RelationshipError};
 pub use response::ResponseError;
 pub use server::Server;
 pub use server_connection::{ServerConnection, ServerInput, ServerOutput};
-pub use tls::{SystemRootsError, WebEndpointError, system_roots, web_endpoint_config};
+pub use tls::{
+    SystemRootsError, WebEndpointError, system_roots, web_endpoint_config, web_endpoint_config_with_provider,
+};
 pub use url::{EndpointUrl, EndpointUrlError, URL_LEN_MAX};

@@ -3,6 +3,7 @@
 mod algorithm;
 mod es512;
 mod issuer;
+pub(crate) mod signature;
 pub(crate) mod signing_key;
 mod svid;
 pub(crate) mod token;

@@ -115,6 +115,8 @@ mod authority;
 mod base64;
 #[cfg(feature = "bundle")]
 mod bundle;
+#[cfg(any(feature = "authority", feature = "issuer", feature = "jwt", feature = "rustls"))]
+mod crypto;
 #[cfg(any(feature = "federation", feature = "issuance"))]
 mod deadline;
 #[cfg(feature = "federation")]

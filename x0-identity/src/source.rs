@@ -9,6 +9,9 @@ use std::task::{Wake, Waker};
 use std::thread::{Builder, JoinHandle, Thread, current, park_timeout};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::crypto::CryptoProvider;
+
+use crate::crypto::ring_provider;
 use crate::{Identity, IdentityError, RotateError, SetBundleError, TrustBundleSet, X509Svid};
 
 mod files;
@@ -180,9 +183,21 @@ impl SvidFollower {
     /// # Errors
     /// [`FollowError`], when there is no usable SVID in time: the last reason, if there is one.
     pub fn start(source: impl SvidSource + 'static, timeout: Duration) -> Result<SvidFollower, FollowError> {
+        SvidFollower::start_with_provider(source, timeout, ring_provider())
+    }
+
+    /// As [`SvidFollower::start`], with another provider of cryptography for the identity.
+    ///
+    /// # Errors
+    /// As for [`SvidFollower::start`].
+    pub fn start_with_provider(
+        source: impl SvidSource + 'static,
+        timeout: Duration,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<SvidFollower, FollowError> {
         let shared = Arc::new(Shared::default());
         let following = Arc::clone(&shared);
-        let run = move || run(source, &following);
+        let run = move || run(source, &following, &provider);
         let thread = Builder::new().name("svid-source".into()).spawn(run).map_err(|_| FollowError::Thread)?;
         let begun = Instant::now();
         let mut state = shared.state();
@@ -252,7 +267,7 @@ impl Drop for Unwound<'_> {
 /// The longest time to the next attempt with an SVID that the identity refused.
 const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 
-fn run(mut source: impl SvidSource, shared: &Shared) {
+fn run(mut source: impl SvidSource, shared: &Shared, provider: &Arc<CryptoProvider>) {
     let _unwound = Unwound(shared);
     let waker = Waker::from(Arc::new(Unpark(current())));
     let mut followed: Option<Followed> = None;
@@ -266,7 +281,7 @@ fn run(mut source: impl SvidSource, shared: &Shared) {
         };
         // An error of the source changes nothing: what was refused is tried again all the same.
         let offered = change.or(refused.take());
-        let taken = offered.clone().map_or(Ok(false), |state| take(state, &mut followed));
+        let taken = offered.clone().map_or(Ok(false), |state| take(state, &mut followed, provider));
         if matches!(taken, Err(FollowError::Identity(_) | FollowError::Rotate(_))) {
             refused = offered;
             again = again.min(REFUSED_AGAIN);
@@ -284,9 +299,15 @@ fn run(mut source: impl SvidSource, shared: &Shared) {
 }
 
 /// Applies a change, and returns true.
-fn take(state: SvidState, followed: &mut Option<Followed>) -> Result<bool, FollowError> {
+fn take(
+    state: SvidState,
+    followed: &mut Option<Followed>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<bool, FollowError> {
     match (state, followed.as_mut()) {
-        (SvidState::Held { svid, bundles }, None) => *followed = Some(Followed::new(*svid, &bundles)?),
+        (SvidState::Held { svid, bundles }, None) => {
+            *followed = Some(Followed::new(*svid, &bundles, Arc::clone(provider))?);
+        }
         (SvidState::Held { svid, bundles }, Some(followed)) => followed.update(*svid, &bundles)?,
         (SvidState::Withdrawn, followed) => {
             followed.into_iter().for_each(Followed::withdraw);

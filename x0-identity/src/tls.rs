@@ -30,8 +30,3 @@ pub use identity::{Identity, IdentityError, RotateError, SetBundleError};
 #[cfg(feature = "issuer")]
 pub use issuance::issuance_client_config;
 pub use verifier::{Verifier, VerifyError};
-
-/// The provider unless the caller passes one.
-pub(crate) fn ring_provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
-    std::sync::Arc::new(rustls::crypto::ring::default_provider())
-}

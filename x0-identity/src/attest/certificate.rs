@@ -14,6 +14,7 @@ use rustls::crypto::CryptoProvider;
 
 use super::attestor::another_kind;
 use super::{Attestation, Attestor, EvidenceKind, Selector};
+use crate::crypto::ring_provider;
 use crate::path::{Usage, validate};
 use crate::x509::{Certificate, attributes};
 use crate::{EncodingError, PathError, PresentedEvidence, Proof, RevocationView, TrustBundle, Verifier};
@@ -101,17 +102,20 @@ impl CertificateAttestor {
     /// looked at: it may have any name.
     #[must_use]
     pub fn new(authorities: TrustBundle) -> CertificateAttestor {
-        CertificateAttestor {
-            authorities,
-            revocations: RevocationView::new(),
-            provider: crate::tls::ring_provider(),
-        }
+        CertificateAttestor { authorities, revocations: RevocationView::new(), provider: ring_provider() }
     }
 
     /// Refuses what a view names: certificates and authorities.
     #[must_use]
     pub fn revocations(mut self, revocations: RevocationView) -> CertificateAttestor {
         self.revocations = revocations;
+        self
+    }
+
+    /// Sets the provider of cryptography. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> CertificateAttestor {
+        self.provider = provider;
         self
     }
 

@@ -15,6 +15,7 @@ use std::vec;
 use std::vec::Vec;
 
 use pki_types::ServerName;
+use rustls::crypto::CryptoProvider;
 use rustls::{ClientConnection, RootCertStore, StreamOwned};
 
 use super::{
@@ -306,6 +307,7 @@ impl Running {
                     authentication,
                     request,
                     web_roots: self.options.web_roots.clone(),
+                    provider: Arc::clone(&self.options.provider),
                     by: Instant::now() + self.options.fetch_max,
                     connection,
                     inbox: self.inbox.clone(),
@@ -331,6 +333,7 @@ struct Fetching {
     authentication: EndpointAuthentication,
     request: Vec<u8>,
     web_roots: Option<Arc<RootCertStore>>,
+    provider: Arc<CryptoProvider>,
     by: Instant,
     connection: Arc<Connection>,
     inbox: SyncSender<Message>,
@@ -355,7 +358,9 @@ impl Fetching {
                 Arc::new(system_roots().map_err(not_authenticated)?)
             }
         };
-        let config = self.authentication.client_config(&roots).map_err(not_authenticated)?;
+        let provider = Arc::clone(&self.provider);
+        let config = self.authentication.client_config_with_provider(&roots, provider);
+        let config = config.map_err(not_authenticated)?;
         let name = self.url.host().clone();
         let connection = ClientConnection::new(config, name).map_err(not_authenticated)?;
         let stream = connect(&self.url, self.by).map_err(unreachable)?;

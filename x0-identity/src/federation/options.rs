@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+
+use crate::crypto::ring_provider;
 
 /// The settings of a [`Federation`](super::Federation) and its [`Client`](super::Client).
 #[derive(Clone)]
@@ -18,6 +21,7 @@ pub struct ClientOptions {
     pub(super) redirects_max: u32,
     pub(super) relationships_max: usize,
     pub(super) web_roots: Option<Arc<RootCertStore>>,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Default for ClientOptions {
@@ -31,6 +35,7 @@ impl Default for ClientOptions {
             redirects_max: 5,
             relationships_max: 256,
             web_roots: None,
+            provider: ring_provider(),
         }
     }
 }
@@ -90,6 +95,13 @@ impl ClientOptions {
     #[must_use]
     pub fn web_roots(mut self, roots: RootCertStore) -> ClientOptions {
         self.web_roots = Some(Arc::new(roots));
+        self
+    }
+
+    /// Sets the provider of cryptography of the fetches. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ClientOptions {
+        self.provider = provider;
         self
     }
 }

@@ -8,14 +8,16 @@ use std::vec::Vec;
 
 use pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::client::{Resumption, verify_server_name};
+use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::EndpointAuthentication;
-use crate::tls::{OfSpiffeId, ring_provider};
+use crate::crypto::ring_provider;
+use crate::tls::OfSpiffeId;
 use crate::x509::read_parts;
-use crate::{Identity, Verifier};
+use crate::{Identity, TrustBundleSet, Verifier};
 
 /// Where systems keep the certificate authorities of the web, the first that exists.
 const SYSTEM_ROOTS: [&str; 5] = [
@@ -89,12 +91,25 @@ pub fn web_endpoint_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, WebEndpointError> {
+    web_endpoint_config_with_provider(host, chain, key, ring_provider())
+}
+
+/// As [`web_endpoint_config`], with another provider of cryptography.
+///
+/// # Errors
+/// As for [`web_endpoint_config`].
+pub fn web_endpoint_config_with_provider(
+    host: &ServerName<'_>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<ServerConfig>, WebEndpointError> {
     let leaf = chain.first().ok_or(WebEndpointError::NoCertificate)?;
     let of_host = |source| WebEndpointError::Host { host: host.to_str().into(), source };
     let parsed = ParsedCertificate::try_from(leaf).map_err(of_host)?;
     verify_server_name(&parsed, host).map_err(of_host)?;
     let of_key = |source| WebEndpointError::Configuration { source };
-    let config = ServerConfig::builder_with_provider(ring_provider())
+    let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(of_key)?
         .with_no_client_auth()
@@ -135,7 +150,19 @@ impl EndpointAuthentication {
     /// # Errors
     /// The error of rustls, when its cryptography lacks a version of TLS.
     pub fn client_config(&self, web_roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let builder = ClientConfig::builder_with_provider(ring_provider());
+        self.client_config_with_provider(web_roots, ring_provider())
+    }
+
+    /// As [`EndpointAuthentication::client_config`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`EndpointAuthentication::client_config`].
+    pub fn client_config_with_provider(
+        &self,
+        web_roots: &Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let mut config = match self {
             EndpointAuthentication::Web { .. } => builder
                 .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -145,7 +172,10 @@ impl EndpointAuthentication {
                 .with_protocol_versions(&[&TLS13])?
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(OfSpiffeId::new(
-                    Arc::new(Verifier::new(bundle.clone())),
+                    Arc::new(Verifier::with_provider(
+                        Arc::new(TrustBundleSet::from(bundle.clone())),
+                        provider,
+                    )),
                     endpoint.clone(),
                 )))
                 .with_no_client_auth(),

@@ -3,14 +3,17 @@
 use core::fmt;
 use std::collections::VecDeque;
 use std::string::String;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::vec::Vec;
 
 use pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::CryptoProvider;
 
 use super::message::{
     Evidence, IssuanceAnswer, IssuanceMessageError, IssuanceRefusal, IssuanceRequest, IssuanceResponse,
 };
+use crate::crypto::ring_provider;
 use crate::issuer::sign;
 use crate::{
     BundleError, Renewal, RenewalError, RenewalInput, RenewalOptions, RenewalOutput, RequestKey,
@@ -249,6 +252,7 @@ pub struct IssuanceClient {
     tpm: Option<Vec<u8>>,
     /// A chain of another authority, and the key of its first certificate.
     certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    provider: Arc<CryptoProvider>,
     renewal: Renewal,
     svid: Option<X509Svid>,
     key: Option<RequestKey>,
@@ -297,6 +301,7 @@ impl IssuanceClient {
             token: None,
             tpm: None,
             certificate: None,
+            provider: ring_provider(),
             renewal: Renewal::new(options, seed),
             svid: None,
             key: None,
@@ -332,6 +337,18 @@ impl IssuanceClient {
     ) -> IssuanceClient {
         self.certificate = Some((chain, key));
         self
+    }
+
+    /// Sets the provider of cryptography, which generates keys and signs requests. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> IssuanceClient {
+        self.provider = provider;
+        self
+    }
+
+    #[cfg(feature = "issuance")]
+    pub(super) fn crypto_provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
     }
 
     /// Sets the requested validity, in whole seconds. Unless set it is what the registration entry allows.
@@ -498,7 +515,7 @@ impl IssuanceClient {
             Some(key) => key,
             None => {
                 self.key_is_stored = false;
-                self.key.insert(RequestKey::generate()?)
+                self.key.insert(RequestKey::generate_with_provider(&self.provider)?)
             }
         };
         // An earlier attempt with evidence of another kind may have made the key.
@@ -520,12 +537,13 @@ impl IssuanceClient {
             Kind::Certificate => self.certificate.as_ref().and_then(|(chain, key)| {
                 let proof =
                     IssuanceRequest::certificate_proof(&self.spiffe_id, binding, &certificate_request);
-                sign(key, &proof).map(|signature| Evidence::Certificate { chain: chain.clone(), signature })
+                sign(&self.provider, key, &proof)
+                    .map(|signature| Evidence::Certificate { chain: chain.clone(), signature })
             }),
             Kind::EarlierSvid => self.svid.as_ref().and_then(|svid| {
                 let proof = IssuanceRequest::proof(&self.spiffe_id, binding, &certificate_request);
                 let chain: Vec<CertificateDer<'static>> = svid.chain().to_vec();
-                sign(svid.key(), &proof).map(|signature| Evidence::Svid { chain, signature })
+                sign(&self.provider, svid.key(), &proof).map(|signature| Evidence::Svid { chain, signature })
             }),
         };
         let Some(evidence) = evidence else {

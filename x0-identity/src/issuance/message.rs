@@ -20,6 +20,7 @@ use std::vec::Vec;
 
 use pki_types::CertificateDer;
 use ring::digest::{SHA256, digest};
+use rustls::crypto::CryptoProvider;
 
 use crate::issuer::KeyAlgorithm;
 use crate::x509::Certificate;
@@ -244,7 +245,7 @@ impl IssuanceRequest {
 
     /// Whether the evidence has the signature of its certificate's key, for this connection and this request.
     /// Evidence of another kind has none.
-    pub(super) fn is_proved(&self, binding: &[u8; 32]) -> bool {
+    pub(super) fn is_proved(&self, provider: &CryptoProvider, binding: &[u8; 32]) -> bool {
         let (chain, signature, proof) = match &self.evidence {
             Evidence::Svid { chain, signature } => {
                 (chain, signature, IssuanceRequest::proof as fn(&SpiffeId, &[u8; 32], &[u8]) -> Vec<u8>)
@@ -259,7 +260,7 @@ impl IssuanceRequest {
         let Some(leaf) = chain.first().and_then(|leaf| Certificate::parse(leaf).ok()) else { return false };
         let Some(algorithm) = KeyAlgorithm::of_key(leaf.public_key_algorithm) else { return false };
         let proof = proof(&self.spiffe_id, binding, &self.certificate_request);
-        algorithm.verifies(leaf.public_key, &proof, signature)
+        algorithm.verifies(provider, leaf.public_key, &proof, signature)
     }
 
     /// The request as bytes.

@@ -314,7 +314,8 @@ enum Step {
 }
 
 impl<R: Registry> IssuanceServer<R> {
-    /// Builds an engine without requests. `bundle` goes to workloads with each SVID.
+    /// Builds an engine without requests. `bundle` goes to workloads with each SVID. Requests are verified
+    /// with the signer's provider of cryptography.
     #[must_use]
     pub fn new(
         signer: CaSigner,
@@ -417,7 +418,10 @@ impl<R: Registry> IssuanceServer<R> {
             Ok(request) => request,
             Err(error) => return self.refuse(id, IssuanceRefusal::Malformed, error.to_string()),
         };
-        let key = match CertificateRequest::from_der(&request.certificate_request) {
+        let key = match CertificateRequest::from_der_with_provider(
+            &request.certificate_request,
+            self.signer.provider(),
+        ) {
             Ok(key) => key,
             Err(error) => return self.refuse(id, IssuanceRefusal::Malformed, error.to_string()),
         };
@@ -439,7 +443,9 @@ impl<R: Registry> IssuanceServer<R> {
                 let evidence = PresentedEvidence::Tpm { evidence: evidence.clone(), binding: *binding };
                 (IssuedFor::Tpm, evidence)
             }
-            Evidence::Svid { .. } | Evidence::Certificate { .. } if !request.is_proved(binding) => {
+            Evidence::Svid { .. } | Evidence::Certificate { .. }
+                if !request.is_proved(self.signer.provider(), binding) =>
+            {
                 let why =
                     "the proof is not signed by the key of the presented certificate for this connection";
                 return self.refuse(id, IssuanceRefusal::NotAttested, why.into());

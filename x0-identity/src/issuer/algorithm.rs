@@ -1,10 +1,10 @@
 //! The algorithms of keys that sign certificates and requests.
 
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use pki_types::{AlgorithmIdentifier, alg_id};
+use rustls::SignatureScheme;
+use rustls::crypto::CryptoProvider;
 
+use crate::crypto;
 use crate::x509::der::{OBJECT_IDENTIFIER, Reader};
 
 /// The algorithm of a key, which fixes the algorithm that it signs with.
@@ -17,6 +17,14 @@ pub(crate) enum KeyAlgorithm {
 }
 
 impl KeyAlgorithm {
+    /// The schemes of all algorithms, one for each.
+    pub(crate) const SCHEMES: [SignatureScheme; 4] = [
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::ECDSA_NISTP384_SHA384,
+        SignatureScheme::ED25519,
+        SignatureScheme::RSA_PKCS1_SHA256,
+    ];
+
     /// From the content of the `AlgorithmIdentifier` of a key.
     pub(crate) fn of_key(algorithm: &[u8]) -> Option<KeyAlgorithm> {
         let mut fields = Reader::new(algorithm);
@@ -33,23 +41,28 @@ impl KeyAlgorithm {
         }
     }
 
-    /// The content of the `AlgorithmIdentifier` of a signature (RFC 5758 §3.2, RFC 8410 §3, RFC 4055 §5).
-    pub(super) fn signature(self) -> &'static [u8] {
+    /// The identifiers of the key and of its signatures (RFC 5758 §3.2, RFC 8410 §3, RFC 4055 §5).
+    fn identifiers(self) -> (AlgorithmIdentifier, AlgorithmIdentifier) {
         match self {
-            KeyAlgorithm::P256 => &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
-            KeyAlgorithm::P384 => &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
-            KeyAlgorithm::Ed25519 => &[6, 3, 0x2b, 0x65, 0x70],
-            KeyAlgorithm::Rsa => &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0],
+            KeyAlgorithm::P256 => (alg_id::ECDSA_P256, alg_id::ECDSA_SHA256),
+            KeyAlgorithm::P384 => (alg_id::ECDSA_P384, alg_id::ECDSA_SHA384),
+            KeyAlgorithm::Ed25519 => (alg_id::ED25519, alg_id::ED25519),
+            KeyAlgorithm::Rsa => (alg_id::RSA_ENCRYPTION, alg_id::RSA_PKCS1_SHA256),
         }
     }
 
-    pub(crate) fn verifies(self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-        let algorithm: &dyn VerificationAlgorithm = match self {
-            KeyAlgorithm::P256 => &ECDSA_P256_SHA256_ASN1,
-            KeyAlgorithm::P384 => &ECDSA_P384_SHA384_ASN1,
-            KeyAlgorithm::Ed25519 => &ED25519,
-            KeyAlgorithm::Rsa => &RSA_PKCS1_2048_8192_SHA256,
-        };
-        UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
+    /// The content of the `AlgorithmIdentifier` of a signature.
+    pub(super) fn signature(self) -> AlgorithmIdentifier {
+        self.identifiers().1
+    }
+
+    pub(crate) fn verifies(
+        self,
+        provider: &CryptoProvider,
+        key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        crypto::verifies(provider, self.identifiers(), key, message, signature)
     }
 }

@@ -3,8 +3,10 @@
 use std::vec::Vec;
 
 use pki_types::CertificateDer;
+use rustls::crypto::CryptoProvider;
 
 use super::statement::{SIGNATURE_LEN_MAX, is_signed};
+use crate::crypto::ring_provider;
 use crate::{BundleError, RevocationView, TrustBundle, TrustDomain};
 
 /// A [`TrustBundle`] with a sequence number and the signature of an authority that is trusted already: the
@@ -67,9 +69,22 @@ impl SignedBundle {
         current: &TrustBundle,
         revoked: &RevocationView,
     ) -> Result<&TrustBundle, SignedBundleError> {
+        self.verify_with_provider(current, revoked, &ring_provider())
+    }
+
+    /// As [`SignedBundle::verify`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`SignedBundle::verify`].
+    pub fn verify_with_provider(
+        &self,
+        current: &TrustBundle,
+        revoked: &RevocationView,
+        provider: &CryptoProvider,
+    ) -> Result<&TrustBundle, SignedBundleError> {
         let signed = SignedBundle::to_be_signed(self.sequence, &self.bundle);
         let is_own = self.bundle.trust_domain() == current.trust_domain();
-        match is_own && is_signed(current, revoked, &signed, &self.signature) {
+        match is_own && is_signed(current, revoked, provider, &signed, &self.signature) {
             true => Ok(&self.bundle),
             false => Err(SignedBundleError::Signature),
         }

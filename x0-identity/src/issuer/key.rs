@@ -4,14 +4,12 @@ use core::fmt;
 use std::vec::Vec;
 
 use pki_types::{CertificateDer, PrivateKeyDer};
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RsaKeyPair,
-};
+use rustls::SignatureScheme;
+use rustls::crypto::CryptoProvider;
 
 use super::KeyAlgorithm;
 use super::encode::{bits, element, sequence};
+use crate::crypto::{PrivateKey, generate_key, ring_provider};
 use crate::{SvidError, X509Svid};
 
 /// A new private key of ECDSA P-256 that never leaves the workload: the issuer receives
@@ -40,10 +38,16 @@ impl RequestKey {
     /// # Errors
     /// [`RequestKeyError::Random`], when the system provides no randomness.
     pub fn generate() -> Result<RequestKey, RequestKeyError> {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
-            .map_err(|_| RequestKeyError::Random)?;
-        RequestKey::from_pkcs8(pkcs8.as_ref())
+        RequestKey::generate_with_provider(&ring_provider())
+    }
+
+    /// As [`RequestKey::generate`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`RequestKey::generate`].
+    pub fn generate_with_provider(provider: &CryptoProvider) -> Result<RequestKey, RequestKeyError> {
+        let pkcs8 = generate_key(provider).ok_or(RequestKeyError::Random)?;
+        RequestKey::from_pkcs8_with_provider(&pkcs8, provider)
     }
 
     /// Takes a key that was stored by [`RequestKey::pkcs8`], and signs a request with it.
@@ -52,19 +56,23 @@ impl RequestKey {
     /// [`RequestKeyError::Key`], when the bytes are not a private key of ECDSA P-256 in PKCS #8, or
     /// [`RequestKeyError::Random`], when the system provides no randomness.
     pub fn from_pkcs8(pkcs8: &[u8]) -> Result<RequestKey, RequestKeyError> {
-        let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8, &random)
-            .map_err(|_| RequestKeyError::Key)?;
-        // id-ecPublicKey with prime256v1 (RFC 5480 §2.1.1).
-        let algorithm = sequence(&[
-            &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1],
-            &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7],
-        ]);
-        let public_key_info = sequence(&[&algorithm, &bits(key.public_key().as_ref())]);
-        let signed = sequence(&[&[2, 1, 0], &sequence(&[]), &public_key_info, &element(0xa0, &[])]);
-        let signature = key.sign(&random, &signed).map_err(|_| RequestKeyError::Random)?;
-        let request =
-            sequence(&[&signed, &sequence(&[KeyAlgorithm::P256.signature()]), &bits(signature.as_ref())]);
+        RequestKey::from_pkcs8_with_provider(pkcs8, &ring_provider())
+    }
+
+    /// As [`RequestKey::from_pkcs8`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`RequestKey::from_pkcs8`].
+    pub fn from_pkcs8_with_provider(
+        pkcs8: &[u8],
+        provider: &CryptoProvider,
+    ) -> Result<RequestKey, RequestKeyError> {
+        let key = PrivateKeyDer::Pkcs8(pkcs8.into());
+        let key = PrivateKey::load(provider, &key, &[SignatureScheme::ECDSA_NISTP256_SHA256])
+            .ok_or(RequestKeyError::Key)?;
+        let signed = sequence(&[&[2, 1, 0], &sequence(&[]), key.public_key_info(), &element(0xa0, &[])]);
+        let signature = key.sign(&signed).ok_or(RequestKeyError::Random)?;
+        let request = sequence(&[&signed, &sequence(&[&KeyAlgorithm::P256.signature()]), &bits(&signature)]);
         Ok(RequestKey { pkcs8: pkcs8.to_vec(), request })
     }
 
@@ -102,19 +110,6 @@ impl fmt::Debug for RequestKey {
 }
 
 /// Signs with the private key of an SVID; `None` if its algorithm is not supported.
-pub(crate) fn sign(key: &PrivateKeyDer<'_>, message: &[u8]) -> Option<Vec<u8>> {
-    let PrivateKeyDer::Pkcs8(pkcs8) = key else { return None };
-    let (pkcs8, random) = (pkcs8.secret_pkcs8_der(), SystemRandom::new());
-    for algorithm in [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING] {
-        if let Ok(key) = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &random) {
-            return Some(key.sign(&random, message).ok()?.as_ref().to_vec());
-        }
-    }
-    if let Ok(key) = RsaKeyPair::from_pkcs8(pkcs8) {
-        let mut signature = std::vec![0; key.public().modulus_len()];
-        key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
-        return Some(signature);
-    }
-    let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok()?;
-    Some(key.sign(message).as_ref().to_vec())
+pub(crate) fn sign(provider: &CryptoProvider, key: &PrivateKeyDer<'_>, message: &[u8]) -> Option<Vec<u8>> {
+    PrivateKey::load(provider, key, &KeyAlgorithm::SCHEMES)?.sign(message)
 }

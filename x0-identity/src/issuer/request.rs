@@ -2,7 +2,10 @@
 
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::KeyAlgorithm;
+use crate::crypto::ring_provider;
 use crate::x509::der::{BIT_STRING, INTEGER, Malformed, Reader, SEQUENCE, only, whole_bytes};
 
 /// The longest certificate request that is parsed, in bytes. One with a key of RSA 8192 takes about 2.3 KiB.
@@ -56,6 +59,17 @@ impl CertificateRequest {
     /// # Errors
     /// [`CertificateRequestError`] names the first rule that is broken.
     pub fn from_der(der: &[u8]) -> Result<CertificateRequest, CertificateRequestError> {
+        CertificateRequest::from_der_with_provider(der, &ring_provider())
+    }
+
+    /// As [`CertificateRequest::from_der`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`CertificateRequest::from_der`].
+    pub fn from_der_with_provider(
+        der: &[u8],
+        provider: &CryptoProvider,
+    ) -> Result<CertificateRequest, CertificateRequestError> {
         if der.len() > CERTIFICATE_REQUEST_LEN_MAX {
             return Err(CertificateRequestError::Length { len: der.len() });
         }
@@ -84,10 +98,10 @@ impl CertificateRequest {
         let public_key = whole_bytes(key.expect(BIT_STRING)?)?;
         key.finish()?;
         let key_algorithm = KeyAlgorithm::of_key(key_algorithm).ok_or(CertificateRequestError::Algorithm)?;
-        if algorithm != key_algorithm.signature() {
+        if algorithm != &*key_algorithm.signature() {
             return Err(CertificateRequestError::Algorithm);
         }
-        if !key_algorithm.verifies(public_key, signed.whole, signature) {
+        if !key_algorithm.verifies(provider, public_key, signed.whole, signature) {
             return Err(CertificateRequestError::Signature);
         }
         Ok(CertificateRequest { public_key_info: public_key_info.whole.to_vec() })

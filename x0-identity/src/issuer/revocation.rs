@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::statement::{SIGNATURE_LEN_MAX, is_signed};
+use crate::crypto::ring_provider;
 use crate::{ReadRevocationsError, RevocationView, TrustBundle, TrustDomain};
 
 /// A [`RevocationView`] with the signature of an authority of the trust domain: any node may pass it on, and
@@ -79,8 +82,21 @@ impl SignedRevocations {
         bundle: &TrustBundle,
         own: &RevocationView,
     ) -> Result<&RevocationView, SignedRevocationsError> {
+        self.verify_with_provider(bundle, own, &ring_provider())
+    }
+
+    /// As [`SignedRevocations::verify`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`SignedRevocations::verify`].
+    pub fn verify_with_provider(
+        &self,
+        bundle: &TrustBundle,
+        own: &RevocationView,
+        provider: &CryptoProvider,
+    ) -> Result<&RevocationView, SignedRevocationsError> {
         let signed = SignedRevocations::to_be_signed(bundle.trust_domain(), &self.view);
-        let found = is_signed(bundle, own, &signed, &self.signature);
+        let found = is_signed(bundle, own, provider, &signed, &self.signature);
         if found { Ok(&self.view) } else { Err(SignedRevocationsError::Signature) }
     }
 

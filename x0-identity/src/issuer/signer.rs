@@ -9,10 +9,11 @@ use std::vec::Vec;
 
 use pki_types::CertificateDer;
 use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
+use rustls::crypto::CryptoProvider;
 
 use super::encode::{bits, element, extension, sequence, time};
 use super::{CertificateRequest, KeyAlgorithm};
+use crate::crypto::ring_provider;
 use crate::x509::{Certificate, Signer, Validity, to_system_time};
 use crate::{RegistrationEntry, SigningError, SpiffeId, TrustDomain};
 
@@ -26,11 +27,18 @@ pub struct CaSignerOptions {
     /// Whether [`CaSigner::finish`] checks every signature, or only the first one of a signer. The default is
     /// every one.
     pub check_every_signature: bool,
+    /// The provider of cryptography, which checks signatures and proofs of possession and chooses serial
+    /// numbers. The default is ring's.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl Default for CaSignerOptions {
     fn default() -> CaSignerOptions {
-        CaSignerOptions { backdate: Duration::from_secs(60), check_every_signature: true }
+        CaSignerOptions {
+            backdate: Duration::from_secs(60),
+            check_every_signature: true,
+            provider: ring_provider(),
+        }
     }
 }
 
@@ -50,6 +58,13 @@ impl CaSignerOptions {
     #[must_use]
     pub fn check_every_signature(mut self, checked: bool) -> CaSignerOptions {
         self.check_every_signature = checked;
+        self
+    }
+
+    /// Sets [`CaSignerOptions::provider`].
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> CaSignerOptions {
+        self.provider = provider;
         self
     }
 }
@@ -104,7 +119,7 @@ impl IssueRequest {
 /// ```
 #[derive(Debug, Clone)]
 pub struct CaSigner {
-    certificate: CertificateDer<'static>,
+    authority: Authority,
     /// The certificates that a leaf presents beside itself.
     presented: Vec<CertificateDer<'static>>,
     algorithm: KeyAlgorithm,
@@ -114,6 +129,16 @@ pub struct CaSigner {
     options: CaSignerOptions,
     /// Whether a signature was checked and was right; clones share it.
     is_checked: Arc<AtomicBool>,
+}
+
+/// What a leaf and its check need of the certificate of the authority.
+#[derive(Debug, Clone)]
+struct Authority {
+    /// The content of the name.
+    subject: Vec<u8>,
+    key_id: Option<Vec<u8>>,
+    /// The content of the bit string.
+    public_key: Vec<u8>,
 }
 
 /// A certificate that is not signed yet.
@@ -159,17 +184,26 @@ impl CaSigner {
                 validity.not_after = validity.not_after.min(parsed.validity.not_after);
             }
         }
+        let authority = Authority {
+            subject: parsed.subject.to_vec(),
+            key_id: parsed.subject_key_id.map(<[u8]>::to_vec),
+            public_key: parsed.public_key.to_vec(),
+        };
         let presented =
-            if is_root { Vec::new() } else { [certificate.clone()].into_iter().chain(upstream).collect() };
+            if is_root { Vec::new() } else { [certificate].into_iter().chain(upstream).collect() };
         let trust_domain = spiffe_id.trust_domain().clone();
         let is_checked = Arc::default();
-        Ok(CaSigner { validity, algorithm, presented, trust_domain, options, certificate, is_checked })
+        Ok(CaSigner { validity, algorithm, presented, trust_domain, options, authority, is_checked })
     }
 
     /// The trust domain of the authority.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    pub(crate) fn provider(&self) -> &CryptoProvider {
+        &self.options.provider
     }
 
     /// The last second in which the authority and the issuers that a leaf presents are valid.
@@ -229,12 +263,8 @@ impl CaSigner {
         not_before: i64,
         not_after: i64,
     ) -> Result<UnsignedCertificate, IssueRequestError> {
-        // The authority was parsed when it was taken.
-        let Ok(authority) = Certificate::parse(&self.certificate) else {
-            return Err(IssueRequestError::Authority);
-        };
         let mut serial = [0; 16];
-        SystemRandom::new().fill(&mut serial).map_err(|_| IssueRequestError::Random)?;
+        self.options.provider.secure_random.fill(&mut serial).map_err(|_| IssueRequestError::Random)?;
         // RFC 5280 §4.1.2.2: positive; the second highest bit makes the encoding the shortest.
         serial[0] = serial[0] & 0x7f | 0x40;
         let mut names = element(0x86, entry.spiffe_id().to_string().as_bytes());
@@ -255,14 +285,14 @@ impl CaSigner {
             extension(17, true, &sequence(&[&names])),
             extension(14, false, &element(4, &key_hash.as_ref()[..20])),
         ];
-        if let Some(key_id) = authority.subject_key_id {
+        if let Some(key_id) = &self.authority.key_id {
             extensions.push(extension(35, false, &sequence(&[&element(0x80, key_id)])));
         }
         let signed = sequence(&[
             &element(0xa0, &[2, 1, 2]),
             &element(2, &serial),
-            &sequence(&[self.algorithm.signature()]),
-            &element(0x30, authority.subject),
+            &sequence(&[&self.algorithm.signature()]),
+            &element(0x30, &self.authority.subject),
             &sequence(&[&time(not_before), &time(not_after)]),
             &sequence(&[]),
             public_key_info,
@@ -283,13 +313,13 @@ impl CaSigner {
         signature: &[u8],
     ) -> Result<Vec<CertificateDer<'static>>, FinishError> {
         if self.options.check_every_signature || !self.is_checked.load(Ordering::Relaxed) {
-            let authority = Certificate::parse(&self.certificate).map_err(|_| FinishError::Signature)?;
-            if !self.algorithm.verifies(authority.public_key, &unsigned.signed, signature) {
+            let (key, signed) = (&self.authority.public_key, &unsigned.signed);
+            if !self.algorithm.verifies(&self.options.provider, key, signed, signature) {
                 return Err(FinishError::Signature);
             }
             self.is_checked.store(true, Ordering::Relaxed);
         }
-        let leaf = sequence(&[&unsigned.signed, &sequence(&[self.algorithm.signature()]), &bits(signature)]);
+        let leaf = sequence(&[&unsigned.signed, &sequence(&[&self.algorithm.signature()]), &bits(signature)]);
         Ok([leaf.into()].into_iter().chain(self.presented.iter().cloned()).collect())
     }
 }

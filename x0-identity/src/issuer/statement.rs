@@ -3,7 +3,10 @@
 use std::string::String;
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::KeyAlgorithm;
+use crate::crypto::ring_provider;
 use crate::x509::Certificate;
 use crate::{RevocationView, Revoked, TrustBundle, TrustDomain};
 
@@ -89,8 +92,21 @@ impl SignedStatement {
         bundle: &TrustBundle,
         revoked: &RevocationView,
     ) -> Result<&[u8], SignedStatementError> {
+        self.verify_with_provider(bundle, revoked, &ring_provider())
+    }
+
+    /// As [`SignedStatement::verify`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`SignedStatement::verify`].
+    pub fn verify_with_provider(
+        &self,
+        bundle: &TrustBundle,
+        revoked: &RevocationView,
+        provider: &CryptoProvider,
+    ) -> Result<&[u8], SignedStatementError> {
         let signed = SignedStatement::to_be_signed(&self.purpose, bundle.trust_domain(), &self.content);
-        match is_signed(bundle, revoked, &signed, &self.signature) {
+        match is_signed(bundle, revoked, provider, &signed, &self.signature) {
             true => Ok(&self.content),
             false => Err(SignedStatementError::Signature),
         }
@@ -125,6 +141,7 @@ impl SignedStatement {
 pub(super) fn is_signed(
     bundle: &TrustBundle,
     revoked: &RevocationView,
+    provider: &CryptoProvider,
     message: &[u8],
     signature: &[u8],
 ) -> bool {
@@ -132,8 +149,9 @@ pub(super) fn is_signed(
         let Ok(certificate) = Certificate::parse(authority) else { return false };
         let key = Revoked::Authority { public_key_info: certificate.public_key_info.to_vec() };
         let algorithm = KeyAlgorithm::of_key(certificate.public_key_algorithm);
-        let verifies =
-            |algorithm: KeyAlgorithm| algorithm.verifies(certificate.public_key, message, signature);
+        let verifies = |algorithm: KeyAlgorithm| {
+            algorithm.verifies(provider, certificate.public_key, message, signature)
+        };
         !revoked.contains(&key) && algorithm.is_some_and(verifies)
     })
 }

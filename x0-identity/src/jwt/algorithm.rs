@@ -2,17 +2,15 @@
 
 use core::fmt;
 
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
-    RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
-};
+use pki_types::{AlgorithmIdentifier, alg_id};
+use rustls::SignatureScheme;
+use rustls::crypto::CryptoProvider;
 
-use super::es512;
-use crate::JwtKey;
+use super::{es512, signature};
+use crate::{JwtKey, crypto};
 
 /// An algorithm that signs JWT-SVIDs, and WIT-SVIDs and their proofs. The cryptography of ES512 is that of
-/// the crate `p521`, because ring has no P-521.
+/// the crate `p521` with every provider, because ring and graviola have no P-521.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are those of RFC 7518 §3.1")]
@@ -55,43 +53,68 @@ impl JwtAlgorithm {
     /// (RFC 8725 §3.1).
     pub(crate) fn takes(self, key: &JwtKey) -> bool {
         match key {
-            JwtKey::Rsa { .. } => self.rsa().is_some(),
+            JwtKey::Rsa { .. } => {
+                !matches!(self, JwtAlgorithm::Es256 | JwtAlgorithm::Es384 | JwtAlgorithm::Es512)
+            }
             JwtKey::P256(_) => self == JwtAlgorithm::Es256,
             JwtKey::P384(_) => self == JwtAlgorithm::Es384,
             JwtKey::P521(_) => self == JwtAlgorithm::Es512,
         }
     }
 
-    fn rsa(self) -> Option<&'static RsaParameters> {
+    /// The scheme of the provider; `None` for ES512.
+    pub(super) fn scheme(self) -> Option<SignatureScheme> {
         match self {
-            JwtAlgorithm::Rs256 => Some(&RSA_PKCS1_2048_8192_SHA256),
-            JwtAlgorithm::Rs384 => Some(&RSA_PKCS1_2048_8192_SHA384),
-            JwtAlgorithm::Rs512 => Some(&RSA_PKCS1_2048_8192_SHA512),
-            JwtAlgorithm::Ps256 => Some(&RSA_PSS_2048_8192_SHA256),
-            JwtAlgorithm::Ps384 => Some(&RSA_PSS_2048_8192_SHA384),
-            JwtAlgorithm::Ps512 => Some(&RSA_PSS_2048_8192_SHA512),
-            JwtAlgorithm::Es256 | JwtAlgorithm::Es384 | JwtAlgorithm::Es512 => None,
+            JwtAlgorithm::Rs256 => Some(SignatureScheme::RSA_PKCS1_SHA256),
+            JwtAlgorithm::Rs384 => Some(SignatureScheme::RSA_PKCS1_SHA384),
+            JwtAlgorithm::Rs512 => Some(SignatureScheme::RSA_PKCS1_SHA512),
+            JwtAlgorithm::Ps256 => Some(SignatureScheme::RSA_PSS_SHA256),
+            JwtAlgorithm::Ps384 => Some(SignatureScheme::RSA_PSS_SHA384),
+            JwtAlgorithm::Ps512 => Some(SignatureScheme::RSA_PSS_SHA512),
+            JwtAlgorithm::Es256 => Some(SignatureScheme::ECDSA_NISTP256_SHA256),
+            JwtAlgorithm::Es384 => Some(SignatureScheme::ECDSA_NISTP384_SHA384),
+            JwtAlgorithm::Es512 => None,
         }
     }
 
-    pub(crate) fn verifies(self, key: &JwtKey, message: &[u8], signature: &[u8]) -> bool {
-        let verified = match (self, key) {
-            (JwtAlgorithm::Es256, JwtKey::P256(point)) => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
-            }
-            (JwtAlgorithm::Es384, JwtKey::P384(point)) => {
-                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature)
-            }
-            (JwtAlgorithm::Es512, JwtKey::P521(point)) => return es512::verifies(point, message, signature),
-            (_, JwtKey::Rsa { modulus, exponent }) => match self.rsa() {
-                Some(parameters) => {
-                    RsaPublicKeyComponents { n: modulus, e: exponent }.verify(parameters, message, signature)
-                }
-                None => return false,
-            },
-            _ => return false,
+    /// The identifiers of the key and of the signature; `None` for ES512.
+    fn identifiers(self) -> Option<(AlgorithmIdentifier, AlgorithmIdentifier)> {
+        match self {
+            JwtAlgorithm::Rs256 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PKCS1_SHA256)),
+            JwtAlgorithm::Rs384 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PKCS1_SHA384)),
+            JwtAlgorithm::Rs512 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PKCS1_SHA512)),
+            JwtAlgorithm::Ps256 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PSS_SHA256)),
+            JwtAlgorithm::Ps384 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PSS_SHA384)),
+            JwtAlgorithm::Ps512 => Some((alg_id::RSA_ENCRYPTION, alg_id::RSA_PSS_SHA512)),
+            JwtAlgorithm::Es256 => Some((alg_id::ECDSA_P256, alg_id::ECDSA_SHA256)),
+            JwtAlgorithm::Es384 => Some((alg_id::ECDSA_P384, alg_id::ECDSA_SHA384)),
+            JwtAlgorithm::Es512 => None,
+        }
+    }
+
+    /// Whether a signature in the form of RFC 7518 is by the key.
+    pub(crate) fn verifies(
+        self,
+        provider: &CryptoProvider,
+        key: &JwtKey,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        if !self.takes(key) {
+            return false;
+        }
+        let Some(identifiers) = self.identifiers() else {
+            return matches!(key, JwtKey::P521(point) if es512::verifies(point, message, signature));
         };
-        verified.is_ok()
+        match key {
+            JwtKey::Rsa { modulus, exponent } => signature::rsa_public_key(modulus, exponent)
+                .is_some_and(|key| crypto::verifies(provider, identifiers, &key, message, signature)),
+            JwtKey::P256(point) | JwtKey::P384(point) | JwtKey::P521(point) => {
+                signature::to_asn1(signature, point.len() / 2).is_some_and(|signature| {
+                    crypto::verifies(provider, identifiers, point, message, &signature)
+                })
+            }
+        }
     }
 }
 

@@ -5,8 +5,12 @@ use std::string::ToString;
 use std::time::{Duration, SystemTime};
 use std::vec;
 
-use super::signing_key::{SigningKey, generate_pkcs8};
-use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid, token};
+use rustls::crypto::CryptoProvider;
+
+use super::signing_key::SigningKey;
+use super::token::{self, Issued};
+use super::{JWT_SVID_LEN_MAX, JwtAlgorithm, JwtSvid};
+use crate::crypto::{generate_key, ring_provider};
 use crate::json::Json;
 use crate::{JwtAuthority, KeyEncodingError, SpiffeId, TrustDomain};
 
@@ -25,8 +29,20 @@ impl JwtIssuer {
     /// # Errors
     /// [`JwtKeyError`], when the key id is empty or the system provides no randomness.
     pub fn generate(trust_domain: TrustDomain, key_id: &str) -> Result<JwtIssuer, JwtKeyError> {
-        let pkcs8 = generate_pkcs8().ok_or(JwtKeyError::Random)?;
-        JwtIssuer::from_pkcs8(trust_domain, key_id, JwtAlgorithm::Es256, &pkcs8)
+        JwtIssuer::generate_with_provider(trust_domain, key_id, &ring_provider())
+    }
+
+    /// As [`JwtIssuer::generate`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`JwtIssuer::generate`].
+    pub fn generate_with_provider(
+        trust_domain: TrustDomain,
+        key_id: &str,
+        provider: &CryptoProvider,
+    ) -> Result<JwtIssuer, JwtKeyError> {
+        let pkcs8 = generate_key(provider).ok_or(JwtKeyError::Random)?;
+        JwtIssuer::from_pkcs8_with_provider(trust_domain, key_id, JwtAlgorithm::Es256, &pkcs8, provider)
     }
 
     /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of
@@ -40,7 +56,21 @@ impl JwtIssuer {
         algorithm: JwtAlgorithm,
         pkcs8: &[u8],
     ) -> Result<JwtIssuer, JwtKeyError> {
-        let key = SigningKey::from_pkcs8(algorithm, pkcs8).ok_or(JwtKeyError::Key { algorithm })?;
+        JwtIssuer::from_pkcs8_with_provider(trust_domain, key_id, algorithm, pkcs8, &ring_provider())
+    }
+
+    /// As [`JwtIssuer::from_pkcs8`], with another provider of cryptography, which signs everything but ES512.
+    ///
+    /// # Errors
+    /// As for [`JwtIssuer::from_pkcs8`].
+    pub fn from_pkcs8_with_provider(
+        trust_domain: TrustDomain,
+        key_id: &str,
+        algorithm: JwtAlgorithm,
+        pkcs8: &[u8],
+        provider: &CryptoProvider,
+    ) -> Result<JwtIssuer, JwtKeyError> {
+        let key = SigningKey::from_pkcs8(algorithm, pkcs8, provider).ok_or(JwtKeyError::Key { algorithm })?;
         let authority = JwtAuthority::new(key_id, key.public_key().clone())?;
         Ok(JwtIssuer { trust_domain, authority, key })
     }
@@ -78,18 +108,9 @@ impl JwtIssuer {
         if audience.is_empty() || audience.iter().any(|one| one.is_empty()) {
             return Err(JwtIssueError::Audience);
         }
-        let issued =
-            now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| JwtIssueError::Validity)?.as_secs();
-        let expires = issued.checked_add(validity.as_secs()).filter(|expires| *expires > issued);
-        let expires = expires.ok_or(JwtIssueError::Validity)?;
-        let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires));
-
+        let Issued { issued, expires, until } = Issued::new(now, validity).ok_or(JwtIssueError::Validity)?;
+        let header = token::header(&self.key, Some(self.authority.key_id()), "JWT");
         let text = |value: &str| Json::String(value.into());
-        let header = Json::Object(vec![
-            ("alg".into(), text(self.key.algorithm().name())),
-            ("kid".into(), text(self.authority.key_id())),
-            ("typ".into(), text("JWT")),
-        ]);
         let claims = Json::Object(vec![
             ("sub".into(), text(&spiffe_id.to_string())),
             ("aud".into(), Json::Array(audience.iter().map(|one| text(one)).collect())),
@@ -104,7 +125,7 @@ impl JwtIssuer {
             token,
             spiffe_id: spiffe_id.clone(),
             audience: audience.iter().map(ToString::to_string).collect(),
-            expires: moment.ok_or(JwtIssueError::Validity)?,
+            expires: until,
             claims,
         })
     }

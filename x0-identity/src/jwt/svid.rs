@@ -2,12 +2,16 @@
 
 use core::fmt;
 use std::string::{String, ToString};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::vec;
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::JwtAlgorithm;
-use super::token::{Compact, PartError, numeric_date, read_object, read_signature};
+use super::token::{Compact, PartError, TimeError, Times, read_object, read_signature};
+use crate::crypto::ring_provider;
 use crate::json::Json;
 use crate::{BundleMap, JsonError, ParseSpiffeIdError, SpiffeId, TrustDomain};
 
@@ -99,13 +103,14 @@ impl fmt::Debug for JwtSvid {
 pub struct JwtSvidValidator {
     audience: String,
     leeway: Duration,
+    provider: Arc<CryptoProvider>,
 }
 
 impl JwtSvidValidator {
     /// Builds a validator for the audience that this workload identifies with.
     #[must_use]
     pub fn new(audience: &str) -> JwtSvidValidator {
-        JwtSvidValidator { audience: audience.into(), leeway: Duration::ZERO }
+        JwtSvidValidator { audience: audience.into(), leeway: Duration::ZERO, provider: ring_provider() }
     }
 
     /// Sets how far clocks may differ: a token is accepted so much longer, and so much before its `nbf`. The
@@ -113,6 +118,13 @@ impl JwtSvidValidator {
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> JwtSvidValidator {
         self.leeway = leeway;
+        self
+    }
+
+    /// Sets the provider of cryptography, which verifies everything but ES512. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> JwtSvidValidator {
+        self.provider = provider;
         self
     }
 
@@ -138,9 +150,11 @@ impl JwtSvidValidator {
         let subject = claims.get("sub").and_then(Json::as_str).ok_or(JwtSvidError::Subject)?;
         let spiffe_id = SpiffeId::parse(subject)?;
         let audience = self.check_audience(&claims)?;
-        let expires = self.check_times(&claims, now)?;
-        verify(&header, spiffe_id.trust_domain(), bundles, parts.signed.as_bytes(), &signature)?;
-        Ok(JwtSvid { token: token.into(), spiffe_id, audience, expires, claims })
+        // §3.3.
+        let times = Times::read(&claims)?;
+        times.check(now, self.leeway)?;
+        self.verify(&header, spiffe_id.trust_domain(), bundles, parts.signed.as_bytes(), &signature)?;
+        Ok(JwtSvid { token: token.into(), spiffe_id, audience, expires: times.expires, claims })
     }
 
     /// §3.2.
@@ -160,19 +174,37 @@ impl JwtSvidValidator {
         }
     }
 
-    /// §3.3; RFC 7519 §4.1.4 ("before the expiration") and §4.1.5.
-    fn check_times(&self, claims: &Json, now: SystemTime) -> Result<SystemTime, JwtSvidError> {
-        let expires = claims.get("exp").and_then(numeric_date).ok_or(JwtSvidError::NoExpiry)?;
-        if now.checked_sub(self.leeway).is_some_and(|now| now >= expires) {
-            return Err(JwtSvidError::Expired);
+    /// With the key that the header names, or without a name with each that the algorithm takes. Keys of other
+    /// trust domains are not looked at.
+    fn verify(
+        &self,
+        header: &Header,
+        trust_domain: &TrustDomain,
+        bundles: &BundleMap,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), JwtSvidError> {
+        let unknown = || JwtSvidError::TrustDomain { trust_domain: trust_domain.clone() };
+        let bundle = bundles.get(trust_domain).ok_or_else(unknown)?;
+        let mut candidates = bundle
+            .jwt_authorities()
+            .iter()
+            .filter(|authority| header.key_id.as_deref().is_none_or(|key_id| key_id == authority.key_id()))
+            .filter(|authority| header.algorithm.takes(authority.key()))
+            .peekable();
+        if candidates.peek().is_none() {
+            return Err(JwtSvidError::Key {
+                trust_domain: trust_domain.clone(),
+                algorithm: header.algorithm,
+            });
         }
-        if let Some(not_before) = claims.get("nbf") {
-            let not_before = numeric_date(not_before).ok_or(JwtSvidError::NotBefore)?;
-            if now.checked_add(self.leeway).is_some_and(|now| now < not_before) {
-                return Err(JwtSvidError::NotYetValid);
-            }
+        if candidates
+            .any(|authority| header.algorithm.verifies(&self.provider, authority.key(), message, signature))
+        {
+            Ok(())
+        } else {
+            Err(JwtSvidError::Signature)
         }
-        Ok(expires)
     }
 }
 
@@ -197,33 +229,6 @@ impl Header {
         }
         let algorithm = algorithm.ok_or(JwtSvidError::Algorithm)?;
         Ok(Header { algorithm, key_id })
-    }
-}
-
-/// With the key that the header names, or without a name with each that the algorithm takes. Keys of other
-/// trust domains are not looked at.
-fn verify(
-    header: &Header,
-    trust_domain: &TrustDomain,
-    bundles: &BundleMap,
-    message: &[u8],
-    signature: &[u8],
-) -> Result<(), JwtSvidError> {
-    let unknown = || JwtSvidError::TrustDomain { trust_domain: trust_domain.clone() };
-    let bundle = bundles.get(trust_domain).ok_or_else(unknown)?;
-    let mut candidates = bundle
-        .jwt_authorities()
-        .iter()
-        .filter(|authority| header.key_id.as_deref().is_none_or(|key_id| key_id == authority.key_id()))
-        .filter(|authority| header.algorithm.takes(authority.key()))
-        .peekable();
-    if candidates.peek().is_none() {
-        return Err(JwtSvidError::Key { trust_domain: trust_domain.clone(), algorithm: header.algorithm });
-    }
-    if candidates.any(|authority| header.algorithm.verifies(authority.key(), message, signature)) {
-        Ok(())
-    } else {
-        Err(JwtSvidError::Signature)
     }
 }
 
@@ -302,6 +307,17 @@ pub enum JwtSvidError {
     /// The signature is not by the key.
     #[error("the signature of the token is not by the key of the bundle: request a new token")]
     Signature,
+}
+
+impl From<TimeError> for JwtSvidError {
+    fn from(error: TimeError) -> JwtSvidError {
+        match error {
+            TimeError::NoExpiry => JwtSvidError::NoExpiry,
+            TimeError::Expired => JwtSvidError::Expired,
+            TimeError::NotBefore => JwtSvidError::NotBefore,
+            TimeError::NotYetValid => JwtSvidError::NotYetValid,
+        }
+    }
 }
 
 impl From<PartError> for JwtSvidError {

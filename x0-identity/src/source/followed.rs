@@ -1,8 +1,10 @@
 //! An identity that is kept as a source says.
 
+use std::sync::Arc;
 use std::vec::Vec;
 
 use pki_types::CertificateDer;
+use rustls::crypto::CryptoProvider;
 
 use super::FollowError;
 use crate::{
@@ -44,10 +46,14 @@ impl From<Unfollowed> for FollowError {
 }
 
 impl Followed {
-    pub(crate) fn new(svid: X509Svid, bundles: &TrustBundleSet) -> Result<Followed, Unfollowed> {
+    pub(crate) fn new(
+        svid: X509Svid,
+        bundles: &TrustBundleSet,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Followed, Unfollowed> {
         let offered = svid.chain().to_vec();
         let bundle = bundle_of(bundles, svid.spiffe_id().trust_domain());
-        let identity = Identity::new(svid, bundle).map_err(Unfollowed::Identity)?;
+        let identity = Identity::new_with_provider(svid, bundle, provider).map_err(Unfollowed::Identity)?;
         let mut followed = Followed { identity, bundles: TrustBundleSet::new(), offered, is_presented: true };
         followed.set_bundles(bundles)?;
         Ok(followed)

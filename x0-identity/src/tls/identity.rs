@@ -16,6 +16,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::held::Resolver;
 use super::{Admission, Bundles, Held, KeyError, PeerRole, Swap, Verifier, VerifyError, Watchers};
+use crate::crypto::ring_provider;
 use crate::telemetry::IdentityTelemetry;
 use crate::{BundleSource, NodeId, RevocationView, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
@@ -59,7 +60,7 @@ impl Identity {
     /// [`IdentityError`], when the key does not belong to the leaf, the bundle does not trust the SVID, or
     /// rustls refuses the configuration.
     pub fn new(svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
-        Identity::new_with_provider(svid, bundle, super::ring_provider())
+        Identity::new_with_provider(svid, bundle, ring_provider())
     }
 
     /// Builds the identity as [`Identity::new`] does, with the cryptography of another provider: that of the
@@ -83,7 +84,7 @@ impl Identity {
     /// # Errors
     /// As for [`Identity::new`].
     pub fn with_source(svid: X509Svid, bundles: Arc<dyn BundleSource>) -> Result<Identity, IdentityError> {
-        Identity::with_source_and_provider(svid, bundles, super::ring_provider())
+        Identity::with_source_and_provider(svid, bundles, ring_provider())
     }
 
     /// Builds the identity as [`Identity::with_source`] does, with the cryptography of another provider.

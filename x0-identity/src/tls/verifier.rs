@@ -15,6 +15,7 @@ use rustls::{
 };
 
 use super::Swap;
+use crate::crypto::ring_provider;
 use crate::path::{Usage, read_leaf, validate};
 use crate::telemetry::VerifierTelemetry;
 use crate::trace;
@@ -65,7 +66,7 @@ impl Verifier {
     /// Builds a verifier that reads the bundle of the peer's trust domain from a source at each handshake.
     #[must_use]
     pub fn with_source(bundles: Arc<dyn BundleSource>) -> Verifier {
-        Verifier::with_provider(bundles, super::ring_provider())
+        Verifier::with_provider(bundles, ring_provider())
     }
 
     /// Builds a verifier as [`Verifier::with_source`] does, whose signatures another provider verifies.

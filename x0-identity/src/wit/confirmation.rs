@@ -5,6 +5,7 @@ use std::vec;
 use std::vec::Vec;
 
 use ring::digest::{SHA256, digest};
+use rustls::crypto::CryptoProvider;
 
 use super::WitKeyError;
 use crate::base64::{Alphabet, encode};
@@ -72,8 +73,8 @@ impl WitConfirmation {
     }
 
     /// Whether a signature over a message is by the key.
-    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.algorithm.verifies(&self.key, message, signature)
+    pub(super) fn verifies(&self, provider: &CryptoProvider, message: &[u8], signature: &[u8]) -> bool {
+        self.algorithm.verifies(provider, &self.key, message, signature)
     }
 
     /// Reads the claim. RFC 7800 §3.1 and §3.2: exactly one key, in the member `jwk`; a private key has no

@@ -5,14 +5,15 @@ use std::string::{String, ToString};
 use std::time::{Duration, SystemTime};
 use std::vec;
 
-use ring::rand::{SecureRandom, SystemRandom};
+use rustls::crypto::{CryptoProvider, SecureRandom};
 
 use super::confirmation::thumbprint;
 use super::{WIT_SVID_LEN_MAX, WitConfirmation, WitKeyError, WitSvid};
 use crate::base64::{Alphabet, encode};
+use crate::crypto::{generate_key, ring_provider};
 use crate::json::Json;
-use crate::jwt::signing_key::{SigningKey, generate_pkcs8};
-use crate::jwt::token;
+use crate::jwt::signing_key::SigningKey;
+use crate::jwt::token::{self, Issued};
 use crate::{JwtAlgorithm, SpiffeId, TrustDomain, WitAuthority};
 
 /// Tokens become valid this many seconds before they are issued, for recipients whose clocks lag.
@@ -26,6 +27,7 @@ pub struct WitIssuer {
     trust_domain: TrustDomain,
     authority: WitAuthority,
     key: SigningKey,
+    random: &'static dyn SecureRandom,
 }
 
 impl WitIssuer {
@@ -35,8 +37,19 @@ impl WitIssuer {
     /// # Errors
     /// [`WitKeyError::Random`], when the system provides no randomness.
     pub fn generate(trust_domain: TrustDomain) -> Result<WitIssuer, WitKeyError> {
-        let pkcs8 = generate_pkcs8().ok_or(WitKeyError::Random)?;
-        WitIssuer::from_pkcs8(trust_domain, JwtAlgorithm::Es256, &pkcs8)
+        WitIssuer::generate_with_provider(trust_domain, &ring_provider())
+    }
+
+    /// As [`WitIssuer::generate`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`WitIssuer::generate`].
+    pub fn generate_with_provider(
+        trust_domain: TrustDomain,
+        provider: &CryptoProvider,
+    ) -> Result<WitIssuer, WitKeyError> {
+        let pkcs8 = generate_key(provider).ok_or(WitKeyError::Random)?;
+        WitIssuer::from_pkcs8_with_provider(trust_domain, JwtAlgorithm::Es256, &pkcs8, provider)
     }
 
     /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 4096 bits
@@ -49,11 +62,24 @@ impl WitIssuer {
         algorithm: JwtAlgorithm,
         pkcs8: &[u8],
     ) -> Result<WitIssuer, WitKeyError> {
-        let key = SigningKey::from_pkcs8(algorithm, pkcs8).ok_or(WitKeyError::Key { algorithm })?;
+        WitIssuer::from_pkcs8_with_provider(trust_domain, algorithm, pkcs8, &ring_provider())
+    }
+
+    /// As [`WitIssuer::from_pkcs8`], with another provider of cryptography, which signs everything but ES512.
+    ///
+    /// # Errors
+    /// As for [`WitIssuer::from_pkcs8`].
+    pub fn from_pkcs8_with_provider(
+        trust_domain: TrustDomain,
+        algorithm: JwtAlgorithm,
+        pkcs8: &[u8],
+        provider: &CryptoProvider,
+    ) -> Result<WitIssuer, WitKeyError> {
+        let key = SigningKey::from_pkcs8(algorithm, pkcs8, provider).ok_or(WitKeyError::Key { algorithm })?;
         // A thumbprint is never empty.
         let authority = WitAuthority::new(&thumbprint(key.public_key()), key.public_key().clone())
             .map_err(|_| WitKeyError::Key { algorithm })?;
-        Ok(WitIssuer { trust_domain, authority, key })
+        Ok(WitIssuer { trust_domain, authority, key, random: provider.secure_random })
     }
 
     /// The public key with its id, for the bundle of the trust domain.
@@ -86,26 +112,15 @@ impl WitIssuer {
                 issuer: self.trust_domain.clone(),
             });
         }
-        let issued =
-            now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| WitIssueError::Validity)?.as_secs();
-        let expires = issued.checked_add(validity.as_secs()).filter(|expires| *expires > issued);
-        let expires = expires.ok_or(WitIssueError::Validity)?;
-        let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(expires));
-        let moment = moment.ok_or(WitIssueError::Validity)?;
-
-        let text = |value: &str| Json::String(value.into());
-        let header = Json::Object(vec![
-            ("alg".into(), text(self.key.algorithm().name())),
-            ("kid".into(), text(self.authority.key_id())),
-            ("typ".into(), text("wit+jwt")),
-        ]);
+        let Issued { issued, expires, until } = Issued::new(now, validity).ok_or(WitIssueError::Validity)?;
+        let header = token::header(&self.key, Some(self.authority.key_id()), "wit+jwt");
         let claims = Json::Object(vec![
-            ("sub".into(), text(&spiffe_id.to_string())),
+            ("sub".into(), Json::String(spiffe_id.to_string())),
             ("cnf".into(), confirmation.write()),
             ("exp".into(), Json::Number(expires.to_string())),
             ("iat".into(), Json::Number(issued.to_string())),
             ("nbf".into(), Json::Number(issued.saturating_sub(BACKDATE).to_string())),
-            ("jti".into(), Json::String(random_id().ok_or(WitIssueError::Sign)?)),
+            ("jti".into(), Json::String(random_id(self.random).ok_or(WitIssueError::Sign)?)),
         ]);
         let token = token::sign(&header, &claims, &self.key).ok_or(WitIssueError::Sign)?;
         if token.len() > WIT_SVID_LEN_MAX {
@@ -115,16 +130,16 @@ impl WitIssuer {
             token,
             spiffe_id: spiffe_id.clone(),
             confirmation: confirmation.clone(),
-            expires: moment,
+            expires: until,
             claims,
         })
     }
 }
 
 /// A `jti` of 128 random bits (§3.3). `None`, when the system provides no randomness.
-pub(super) fn random_id() -> Option<String> {
+pub(super) fn random_id(random: &dyn SecureRandom) -> Option<String> {
     let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).ok()?;
+    random.fill(&mut bytes).ok()?;
     Some(encode(&bytes, Alphabet::Url))
 }
 

@@ -4,14 +4,16 @@ use core::fmt;
 use std::string::String;
 use std::vec::Vec;
 
+use rustls::crypto::{CryptoProvider, SecureRandom};
+
 use super::WitConfirmation;
 use crate::base64::{Alphabet, decode, encode};
 use crate::bundle::positive;
+use crate::crypto::{self, ec_pkcs8, generate_key, ring_provider};
 use crate::json::Json;
-use crate::jwt::signing_key::{SigningKey, generate_pkcs8};
-use crate::x509::der::{
-    BIT_STRING, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE, element, only,
-};
+use crate::jwt::signature::integer;
+use crate::jwt::signing_key::SigningKey;
+use crate::x509::der::{INTEGER, OCTET_STRING, Reader, SEQUENCE, element, only};
 use crate::{JwtAlgorithm, JwtKey};
 
 /// The longest private key that is parsed as JSON, in bytes. RSA of 4096 bits takes some 3 KiB.
@@ -24,6 +26,7 @@ const RSA_MEMBERS: [&str; 6] = ["d", "p", "q", "dp", "dq", "qi"];
 /// possession and leaves the process only through [`WitKey::to_jwk`], for the Workload API.
 pub struct WitKey {
     pub(super) key: SigningKey,
+    pub(super) random: &'static dyn SecureRandom,
     confirmation: WitConfirmation,
     /// With the private parameters.
     jwk: Json,
@@ -35,7 +38,16 @@ impl WitKey {
     /// # Errors
     /// [`WitKeyError::Random`], when the system provides no randomness.
     pub fn generate() -> Result<WitKey, WitKeyError> {
-        WitKey::from_pkcs8(JwtAlgorithm::Es256, &generate_pkcs8().ok_or(WitKeyError::Random)?)
+        WitKey::generate_with_provider(&ring_provider())
+    }
+
+    /// As [`WitKey::generate`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`WitKey::generate`].
+    pub fn generate_with_provider(provider: &CryptoProvider) -> Result<WitKey, WitKeyError> {
+        let pkcs8 = generate_key(provider).ok_or(WitKeyError::Random)?;
+        WitKey::from_pkcs8_with_provider(JwtAlgorithm::Es256, &pkcs8, provider)
     }
 
     /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 4096 bits
@@ -44,11 +56,23 @@ impl WitKey {
     /// # Errors
     /// [`WitKeyError::Key`], when the key is not one for the algorithm.
     pub fn from_pkcs8(algorithm: JwtAlgorithm, pkcs8: &[u8]) -> Result<WitKey, WitKeyError> {
-        let key = SigningKey::from_pkcs8(algorithm, pkcs8).ok_or(WitKeyError::Key { algorithm })?;
+        WitKey::from_pkcs8_with_provider(algorithm, pkcs8, &ring_provider())
+    }
+
+    /// As [`WitKey::from_pkcs8`], with another provider of cryptography, which signs everything but ES512.
+    ///
+    /// # Errors
+    /// As for [`WitKey::from_pkcs8`].
+    pub fn from_pkcs8_with_provider(
+        algorithm: JwtAlgorithm,
+        pkcs8: &[u8],
+        provider: &CryptoProvider,
+    ) -> Result<WitKey, WitKeyError> {
+        let key = SigningKey::from_pkcs8(algorithm, pkcs8, provider).ok_or(WitKeyError::Key { algorithm })?;
         let confirmation = WitConfirmation::new(algorithm, key.public_key().clone())?;
         let mut members = confirmation.jwk();
         members.extend(private_members(confirmation.key(), pkcs8).ok_or(WitKeyError::Key { algorithm })?);
-        Ok(WitKey { key, confirmation, jwk: Json::Object(members) })
+        Ok(WitKey { key, confirmation, random: provider.secure_random, jwk: Json::Object(members) })
     }
 
     /// Reads a private key as a JSON Web Key (RFC 7517) with its `alg`, as the Workload API has it.
@@ -56,14 +80,26 @@ impl WitKey {
     /// # Errors
     /// [`WitKeyError`], when the text is no such key.
     pub fn from_jwk(text: &str) -> Result<WitKey, WitKeyError> {
+        WitKey::from_jwk_with_provider(text, &ring_provider())
+    }
+
+    /// As [`WitKey::from_jwk`], with another provider of cryptography, which signs everything but ES512.
+    ///
+    /// # Errors
+    /// As for [`WitKey::from_jwk`].
+    pub fn from_jwk_with_provider(text: &str, provider: &CryptoProvider) -> Result<WitKey, WitKeyError> {
         let jwk = Some(text).filter(|text| text.len() <= JWK_LEN_MAX).ok_or(WitKeyError::Jwk)?;
         let jwk = Json::parse(jwk.as_bytes()).map_err(|_| WitKeyError::Jwk)?;
         let algorithm = jwk.get("alg").and_then(Json::as_str).and_then(JwtAlgorithm::parse);
         let algorithm = algorithm.ok_or(WitKeyError::Jwk)?;
         let public = JwtKey::read(&jwk).map_err(|_| WitKeyError::Jwk)?;
-        // The halves of the pair belong together: ring and p521 compare the points, and the factors with the
-        // modulus. ring finds wrong exponents of RSA when it signs. It neither uses nor checks `d`.
-        let key = WitKey::from_pkcs8(algorithm, &pkcs8(&public, &jwk).ok_or(WitKeyError::Jwk)?)?;
+        let pkcs8 = pkcs8(&public, &jwk).ok_or(WitKeyError::Jwk)?;
+        let key = WitKey::from_pkcs8_with_provider(algorithm, &pkcs8, provider)?;
+        // The halves of the pair belong together. ring, graviola and p521 compare them as well.
+        if *key.confirmation.key() != public {
+            return Err(WitKeyError::Key { algorithm });
+        }
+        // ring finds wrong exponents of RSA when it signs. It neither uses nor checks `d`.
         key.sign(&[])?;
         Ok(key)
     }
@@ -131,22 +167,17 @@ fn scalar_len(public: &JwtKey) -> Option<usize> {
 
 /// A private JSON Web Key as PKCS #8.
 fn pkcs8(public: &JwtKey, jwk: &Json) -> Option<Vec<u8>> {
-    const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
-    const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-    const NULL: &[u8] = &[5, 0];
-    const CONTEXT_1: u8 = 0xa1;
+    /// The content of the `AlgorithmIdentifier` of RSA keys.
+    const RSA_ENCRYPTION: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
     let bytes = |name: &str| decode(jwk.get(name)?.as_str()?, Alphabet::Url);
-    let identifier = |oid: &[u8]| element(OBJECT_IDENTIFIER, oid);
     let ec = |curve: &[u8], point: &[u8]| {
         let scalar = bytes("d").filter(|scalar| Some(scalar.len()) == scalar_len(public))?;
-        let public = element(CONTEXT_1, &element(BIT_STRING, &[&[0], point].concat()));
-        let key = [element(INTEGER, &[1]), element(OCTET_STRING, &scalar), public].concat();
-        Some((identifier(EC_PUBLIC_KEY), identifier(curve), key))
+        Some(ec_pkcs8(curve, &scalar, Some(point)))
     };
-    let (algorithm, parameters, key) = match public {
-        JwtKey::P256(point) => ec(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], point)?,
-        JwtKey::P384(point) => ec(&[0x2b, 0x81, 4, 0, 34], point)?,
-        JwtKey::P521(point) => ec(&[0x2b, 0x81, 4, 0, 35], point)?,
+    match public {
+        JwtKey::P256(point) => ec(&[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], point),
+        JwtKey::P384(point) => ec(&[6, 5, 0x2b, 0x81, 4, 0, 34], point),
+        JwtKey::P521(point) => ec(&[6, 5, 0x2b, 0x81, 4, 0, 35], point),
         JwtKey::Rsa { modulus, exponent } => {
             let mut key = element(INTEGER, &[0]);
             key.extend(integer(modulus)?);
@@ -154,20 +185,8 @@ fn pkcs8(public: &JwtKey, jwk: &Json) -> Option<Vec<u8>> {
             for name in RSA_MEMBERS {
                 key.extend(integer(&bytes(name)?)?);
             }
-            (identifier(RSA_ENCRYPTION), NULL.to_vec(), key)
+            Some(crypto::pkcs8(RSA_ENCRYPTION, &key))
         }
-    };
-    let algorithm = element(SEQUENCE, &[algorithm, parameters].concat());
-    let key = element(OCTET_STRING, &element(SEQUENCE, &key));
-    Some(element(SEQUENCE, &[element(INTEGER, &[0]), algorithm, key].concat()))
-}
-
-/// A positive integer, given without leading zeros.
-fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
-    match bytes {
-        [] | [0, ..] => None,
-        [0x80..=0xff, ..] => Some(element(INTEGER, &[&[0], bytes].concat())),
-        _ => Some(element(INTEGER, bytes)),
     }
 }
 

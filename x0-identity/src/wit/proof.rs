@@ -10,7 +10,7 @@ use super::issuer::random_id;
 use super::{UnprovenWitSvid, WIT_SVID_LEN_MAX, WitKey};
 use crate::base64::{Alphabet, encode};
 use crate::json::Json;
-use crate::jwt::token::{self, Compact, PartError, numeric_date, read_object, read_signature};
+use crate::jwt::token::{self, Compact, Issued, PartError, numeric_date, read_object, read_signature};
 use crate::{JsonError, SpiffeId};
 
 /// The longest time that a proof is valid (WIT-SVID §7.2: it MUST be limited): 5 minutes. Seconds are enough.
@@ -44,21 +44,16 @@ impl WitKey {
         if audience.is_empty() {
             return Err(WitProveError::Audience);
         }
-        let validity = validity.as_secs();
-        if !(1..=WIT_PROOF_LIFETIME_MAX.as_secs()).contains(&validity) {
+        // Fractions of a second are left out.
+        if validity.as_secs() > WIT_PROOF_LIFETIME_MAX.as_secs() {
             return Err(WitProveError::Validity);
         }
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| WitProveError::Validity)?;
-        let expires = now.as_secs().checked_add(validity).ok_or(WitProveError::Validity)?;
-        let text = |value: &str| Json::String(value.into());
-        let header = Json::Object(vec![
-            ("alg".into(), text(self.key.algorithm().name())),
-            ("typ".into(), text("wpt+jwt")),
-        ]);
+        let Issued { expires, .. } = Issued::new(now, validity).ok_or(WitProveError::Validity)?;
+        let header = token::header(&self.key, None, "wpt+jwt");
         let claims = Json::Object(vec![
-            ("aud".into(), text(audience)),
+            ("aud".into(), Json::String(audience.into())),
             ("exp".into(), Json::Number(expires.to_string())),
-            ("jti".into(), Json::String(random_id().ok_or(WitProveError::Sign)?)),
+            ("jti".into(), Json::String(random_id(self.random).ok_or(WitProveError::Sign)?)),
             ("wth".into(), Json::String(hash(wit_svid))),
         ]);
         let token = token::sign(&header, &claims, &self.key).ok_or(WitProveError::Sign)?;
@@ -115,7 +110,8 @@ impl WitProof {
         if known("alg") != Some(svid.confirmation.algorithm().name()) {
             return Err(WitProofError::Algorithm);
         }
-        if !svid.confirmation.verifies(parts.signed.as_bytes(), &read_signature(parts.signature)?) {
+        let (signed, signature) = (parts.signed.as_bytes(), read_signature(parts.signature)?);
+        if !svid.confirmation.verifies(&validator.provider, signed, &signature) {
             return Err(WitProofError::Signature);
         }
         let claims = read_object(parts.claims)?;

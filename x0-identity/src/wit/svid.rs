@@ -2,11 +2,16 @@
 
 use core::fmt;
 use std::string::String;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::vec::Vec;
+
+use rustls::crypto::CryptoProvider;
 
 use super::{WIT_PROOF_LIFETIME_MAX, WitConfirmation, WitPresentationError, WitProof, WitProofError};
+use crate::crypto::ring_provider;
 use crate::json::Json;
-use crate::jwt::token::{Compact, PartError, numeric_date, read_object, read_signature};
+use crate::jwt::token::{Compact, PartError, TimeError, Times, read_object, read_signature};
 use crate::{BundleMap, JsonError, JwtAlgorithm, ParseSpiffeIdError, SpiffeId, TrustDomain};
 
 /// The longest token that is parsed, in bytes.
@@ -95,6 +100,7 @@ pub struct WitSvidValidator {
     pub(super) leeway: Duration,
     pub(super) lifespan_max: Option<Duration>,
     pub(super) proof_lifetime_max: Duration,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Default for WitSvidValidator {
@@ -103,6 +109,7 @@ impl Default for WitSvidValidator {
             leeway: Duration::ZERO,
             lifespan_max: None,
             proof_lifetime_max: WIT_PROOF_LIFETIME_MAX,
+            provider: ring_provider(),
         }
     }
 }
@@ -138,6 +145,14 @@ impl WitSvidValidator {
         self
     }
 
+    /// Sets the provider of cryptography, which verifies everything but ES512, also of proofs. The default is
+    /// ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> WitSvidValidator {
+        self.provider = provider;
+        self
+    }
+
     /// Validates a token with the keys for WIT-SVIDs of its trust domain. The result is not accepted yet: the
     /// proof of possession is missing.
     ///
@@ -149,6 +164,50 @@ impl WitSvidValidator {
         bundles: &BundleMap,
         now: SystemTime,
     ) -> Result<UnprovenWitSvid, WitSvidError> {
+        let Parsed { algorithm, key_id, signed, signature, claims, spiffe_id, confirmation } =
+            Parsed::read(token)?;
+        let expires = self.check_times(&claims, now)?;
+        let trust_domain = spiffe_id.trust_domain();
+        let unknown = || WitSvidError::TrustDomain { trust_domain: trust_domain.clone() };
+        let bundle = bundles.get(trust_domain).ok_or_else(unknown)?;
+        // §6.2: keys of other uses are not looked at.
+        let key = bundle.wit_authorities().iter().find(|authority| authority.key_id() == key_id);
+        let key = key.map(crate::WitAuthority::key).filter(|key| algorithm.takes(key));
+        let key = key.ok_or_else(|| WitSvidError::Key { trust_domain: trust_domain.clone(), algorithm })?;
+        if !algorithm.verifies(&self.provider, key, signed.as_bytes(), &signature) {
+            return Err(WitSvidError::Signature);
+        }
+        let svid = WitSvid { token: token.into(), spiffe_id, confirmation, expires, claims };
+        Ok(UnprovenWitSvid { svid, validator: self.clone() })
+    }
+
+    /// §3.4 and §3.5. `iat` limits nothing (§3.6).
+    fn check_times(&self, claims: &Json, now: SystemTime) -> Result<SystemTime, WitSvidError> {
+        let times = Times::read(claims)?;
+        times.check(now, self.leeway)?;
+        if let Some(lifespan_max) = self.lifespan_max {
+            let lifespan = times.not_before.and_then(|begin| times.expires.duration_since(begin).ok());
+            if lifespan.ok_or(WitSvidError::NoNotBefore)? > lifespan_max {
+                return Err(WitSvidError::Lifespan { lifespan_max });
+            }
+        }
+        Ok(times.expires)
+    }
+}
+
+/// The parts of a token. Neither its times nor its signature were looked at.
+pub(crate) struct Parsed<'a> {
+    algorithm: JwtAlgorithm,
+    key_id: String,
+    signed: &'a str,
+    signature: Vec<u8>,
+    claims: Json,
+    pub(crate) spiffe_id: SpiffeId,
+    pub(crate) confirmation: WitConfirmation,
+}
+
+impl<'a> Parsed<'a> {
+    pub(crate) fn read(token: &'a str) -> Result<Parsed<'a>, WitSvidError> {
         if token.len() > WIT_SVID_LEN_MAX {
             return Err(WitSvidError::Length { len: token.len() });
         }
@@ -165,44 +224,12 @@ impl WitSvidValidator {
         }
         let confirmation =
             claims.get("cnf").and_then(WitConfirmation::read).ok_or(WitSvidError::Confirmation)?;
-        let expires = self.check_times(&claims, now)?;
-
-        let trust_domain = spiffe_id.trust_domain();
-        let unknown = || WitSvidError::TrustDomain { trust_domain: trust_domain.clone() };
-        let bundle = bundles.get(trust_domain).ok_or_else(unknown)?;
-        // §6.2: keys of other uses are not looked at.
-        let key = bundle.wit_authorities().iter().find(|authority| authority.key_id() == key_id);
-        let key = key.map(crate::WitAuthority::key).filter(|key| algorithm.takes(key));
-        let key = key.ok_or_else(|| WitSvidError::Key { trust_domain: trust_domain.clone(), algorithm })?;
-        if !algorithm.verifies(key, parts.signed.as_bytes(), &signature) {
-            return Err(WitSvidError::Signature);
-        }
-        let svid = WitSvid { token: token.into(), spiffe_id, confirmation, expires, claims };
-        Ok(UnprovenWitSvid { svid, validator: self.clone() })
+        Ok(Parsed { algorithm, key_id, signed: parts.signed, signature, claims, spiffe_id, confirmation })
     }
 
-    /// §3.4 and §3.5; RFC 7519 §4.1.4 ("before the expiration"). `iat` limits nothing (§3.6).
-    fn check_times(&self, claims: &Json, now: SystemTime) -> Result<SystemTime, WitSvidError> {
-        let expires = claims.get("exp").and_then(numeric_date).ok_or(WitSvidError::NoExpiry)?;
-        if now.checked_sub(self.leeway).is_some_and(|now| now >= expires) {
-            return Err(WitSvidError::Expired);
-        }
-        let not_before = match claims.get("nbf") {
-            None => None,
-            Some(value) => Some(numeric_date(value).ok_or(WitSvidError::NotBefore)?),
-        };
-        if not_before
-            .is_some_and(|not_before| now.checked_add(self.leeway).is_some_and(|now| now < not_before))
-        {
-            return Err(WitSvidError::NotYetValid);
-        }
-        if let Some(lifespan_max) = self.lifespan_max {
-            let lifespan = not_before.and_then(|not_before| expires.duration_since(not_before).ok());
-            if lifespan.ok_or(WitSvidError::NoNotBefore)? > lifespan_max {
-                return Err(WitSvidError::Lifespan { lifespan_max });
-            }
-        }
-        Ok(expires)
+    #[cfg(feature = "workload-api")]
+    pub(crate) fn expires(&self) -> Result<SystemTime, WitSvidError> {
+        Ok(Times::read(&self.claims)?.expires)
     }
 }
 
@@ -250,8 +277,9 @@ impl UnprovenWitSvid {
         signature: &[u8],
         now: SystemTime,
     ) -> Result<WitSvid, WitPresentationError> {
+        let confirmation = &self.svid.confirmation;
         match self.check_expiry(now) {
-            Ok(()) if self.svid.confirmation.verifies(message, signature) => Ok(self.svid),
+            Ok(()) if confirmation.verifies(&self.validator.provider, message, signature) => Ok(self.svid),
             Ok(()) => Err(self.refused(WitProofError::Signature)),
             Err(source) => Err(self.refused(source)),
         }
@@ -288,6 +316,17 @@ impl UnprovenWitSvid {
 impl fmt::Debug for UnprovenWitSvid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("UnprovenWitSvid").field("svid", &self.svid).finish_non_exhaustive()
+    }
+}
+
+impl From<TimeError> for WitSvidError {
+    fn from(error: TimeError) -> WitSvidError {
+        match error {
+            TimeError::NoExpiry => WitSvidError::NoExpiry,
+            TimeError::Expired => WitSvidError::Expired,
+            TimeError::NotBefore => WitSvidError::NotBefore,
+            TimeError::NotYetValid => WitSvidError::NotYetValid,
+        }
     }
 }
 

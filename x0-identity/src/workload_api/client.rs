@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags};
+use rustls::crypto::CryptoProvider;
 
 use super::socket::{Stream, Unsent, Waker, drain, is_readable, is_writable, wait};
 use super::{
@@ -41,6 +42,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// ```
 pub struct Client {
     shared: Arc<Shared>,
+    provider: Arc<CryptoProvider>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -150,6 +152,7 @@ impl Client {
         };
         // The seed needs no secrecy: it spreads the pauses of clients that started together.
         let seed = RandomState::new().build_hasher().finish();
+        let provider = Arc::clone(&options.provider);
         let session = ClientSession::new(options, &authority, seed);
         let running = Running {
             shared: Arc::clone(&shared),
@@ -160,7 +163,7 @@ impl Client {
             unsent: Unsent::default(),
         };
         let thread = Builder::new().name("workload-api-client".into()).spawn(move || running.run(&woken))?;
-        Ok(Client { shared, thread: Some(thread) })
+        Ok(Client { shared, provider, thread: Some(thread) })
     }
 
     /// Connects to the endpoint in the variable `SPIFFE_ENDPOINT_SOCKET`.
@@ -206,7 +209,7 @@ impl Client {
         self.x509_context(timeout)?;
         let mut state = self.shared.state();
         let context = state.x509_svids.clone().ok_or(WaitError::Denied)?;
-        let feed = IdentityFeed::new(&context, hint)?;
+        let feed = IdentityFeed::new_with_provider(&context, hint, Arc::clone(&self.provider))?;
         let identity = feed.identity().clone();
         state.feeds.push(feed);
         Ok(identity)

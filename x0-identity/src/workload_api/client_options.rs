@@ -1,6 +1,11 @@
 //! The settings of a client.
 
 use core::time::Duration;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+use crate::crypto::ring_provider;
 
 /// A stream of the Workload API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +29,7 @@ pub struct ClientOptions {
     pub(super) pause_min: Duration,
     pub(super) pause_max: Duration,
     pub(super) message_len_max: usize,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Default for ClientOptions {
@@ -35,6 +41,7 @@ impl Default for ClientOptions {
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(30),
             message_len_max: 4 * 1024 * 1024,
+            provider: ring_provider(),
         }
     }
 }
@@ -79,6 +86,13 @@ impl ClientOptions {
     #[must_use]
     pub fn message_len_max(mut self, bytes: usize) -> ClientOptions {
         self.message_len_max = bytes;
+        self
+    }
+
+    /// Sets the provider of cryptography of identities that follow. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ClientOptions {
+        self.provider = provider;
         self
     }
 

@@ -1,8 +1,12 @@
 //! An identity that follows what a Workload API sends.
 
 use std::string::String;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
 
 use super::X509Context;
+use crate::crypto::ring_provider;
 use crate::source::{Followed, Unfollowed};
 use crate::{Identity, IdentityError, RotateError, SetBundleError, SpiffeId, X509Svid};
 
@@ -47,13 +51,25 @@ impl IdentityFeed {
     /// # Errors
     /// [`IdentityFeedError`], when no SVID has the hint, or its bundle does not trust the SVID.
     pub fn new(context: &X509Context, hint: Option<&str>) -> Result<IdentityFeed, IdentityFeedError> {
+        IdentityFeed::new_with_provider(context, hint, ring_provider())
+    }
+
+    /// As [`IdentityFeed::new`], with another provider of cryptography.
+    ///
+    /// # Errors
+    /// As for [`IdentityFeed::new`].
+    pub fn new_with_provider(
+        context: &X509Context,
+        hint: Option<&str>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<IdentityFeed, IdentityFeedError> {
         let svid = match hint {
             None => context.svids().first().map(|held| &held.svid),
             Some(hint) => context.svid_with_hint(hint),
         };
         let no_hint = || IdentityFeedError::NoHint { hint: hint.unwrap_or_default().into() };
         let svid = svid.ok_or_else(no_hint)?.clone();
-        let followed = Followed::new(svid, context.bundles())?;
+        let followed = Followed::new(svid, context.bundles(), provider)?;
         Ok(IdentityFeed { followed, hint: hint.map(Into::into) })
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::Workload;
 use super::messages::{
     JwtSvidMessage, JwtSvidRequest, JwtSvidResponse, ValidateJwtSvidRequest, ValidateJwtSvidResponse,
@@ -19,6 +21,7 @@ pub struct JwtRequest {
     pub(super) stream: u32,
     pub(super) workload: Arc<Workload>,
     pub(super) call: JwtCall,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 pub(super) enum JwtCall {
@@ -39,7 +42,7 @@ impl JwtRequest {
     pub fn answer(self, now: SystemTime) -> JwtAnswer {
         let result = match &self.call {
             JwtCall::Issue(request) => issue(&self.workload, request, now),
-            JwtCall::Validate(request) => validate(&self.workload, request, now),
+            JwtCall::Validate(request) => validate(&self.workload, request, self.provider, now),
         };
         JwtAnswer { stream: self.stream, result: result.map(|message| frame_message(&message)) }
     }
@@ -102,6 +105,7 @@ fn issue(workload: &Workload, request: &JwtSvidRequest, now: SystemTime) -> Resu
 fn validate(
     workload: &Workload,
     request: &ValidateJwtSvidRequest,
+    provider: Arc<CryptoProvider>,
     now: SystemTime,
 ) -> Result<Vec<u8>, Status> {
     if request.audience.is_empty() {
@@ -110,7 +114,7 @@ fn validate(
     if request.svid.is_empty() {
         return Err(invalid("svid is empty: pass the token"));
     }
-    let validator = JwtSvidValidator::new(&request.audience);
+    let validator = JwtSvidValidator::new(&request.audience).provider(provider);
     let svid = validator
         .validate(&request.svid, &workload.bundles(), now)
         .map_err(|error| invalid(error.to_string()))?;

@@ -6,6 +6,8 @@ use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
 use super::jwt_request::{JwtAnswer, JwtCall, JwtRequest};
 use super::messages::{JwtSvidRequest, ValidateJwtSvidRequest};
 use super::method::Method;
@@ -99,6 +101,7 @@ pub struct ServerConnection {
     jwt: VecDeque<JwtRequest>,
     request_len_max: usize,
     wit_svids: bool,
+    provider: Arc<CryptoProvider>,
     handshake_until: Duration,
     idle_max: Duration,
     idle_since: Duration,
@@ -159,6 +162,7 @@ impl ServerConnection {
             jwt: VecDeque::new(),
             request_len_max: options.request_len_max,
             wit_svids: options.wit_svids,
+            provider: Arc::clone(&options.provider),
             handshake_until: now + options.handshake_max,
             idle_max: options.idle_max,
             idle_since: now,
@@ -389,7 +393,12 @@ impl ServerConnection {
             (Ok(_), None) => self.refuse(stream, &denied()),
             (Ok(call), Some(workload)) => {
                 let workload = Arc::clone(workload);
-                self.jwt.push_back(JwtRequest { stream, workload, call });
+                self.jwt.push_back(JwtRequest {
+                    stream,
+                    workload,
+                    call,
+                    provider: Arc::clone(&self.provider),
+                });
                 self.set_state(stream, CallState::Waiting);
             }
         }

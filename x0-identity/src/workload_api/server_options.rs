@@ -1,6 +1,11 @@
 //! The bounds of a server.
 
 use core::time::Duration;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+use crate::crypto::ring_provider;
 
 /// The bounds of a server of the Workload API and of each of its connections.
 #[derive(Debug, Clone)]
@@ -12,6 +17,7 @@ pub struct ServerOptions {
     pub(super) handshake_max: Duration,
     pub(super) idle_max: Duration,
     pub(super) wit_svids: bool,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Default for ServerOptions {
@@ -23,6 +29,7 @@ impl Default for ServerOptions {
             handshake_max: Duration::from_secs(10),
             idle_max: Duration::from_secs(300),
             wit_svids: false,
+            provider: ring_provider(),
         }
     }
 }
@@ -61,6 +68,13 @@ impl ServerOptions {
     #[must_use]
     pub fn idle_max(mut self, duration: Duration) -> ServerOptions {
         self.idle_max = duration;
+        self
+    }
+
+    /// Sets the provider of cryptography that validates JWT-SVIDs. Their issuer has its own. The default is ring's.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ServerOptions {
+        self.provider = provider;
         self
     }
 

@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes an element, with the shortest length (X.690 §10.1).
-#[cfg(any(feature = "issuer", feature = "wit", feature = "workload-api"))]
+#[cfg(any(feature = "authority", feature = "issuer", feature = "jwt"))]
 pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let len = content.len().to_be_bytes();
     let significant = &len[len.iter().take_while(|byte| **byte == 0).count()..];
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    #[cfg(any(feature = "issuer", feature = "workload-api"))]
+    #[cfg(any(feature = "authority", feature = "issuer", feature = "jwt"))]
     #[test]
     fn written_elements_are_read_back() {
         for len in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x10000] {

@@ -18,9 +18,9 @@ use super::{MESSAGE_MAX, Timed};
 use crate::deadline::Deadline;
 use crate::source::{SvidPoll, SvidSource, SvidSourceError, SvidState};
 use crate::{
-    ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IssuanceClient,
-    IssuanceClientInput, IssuanceClientOutput, IssuanceFailure, SpiffeId, TrustBundle, TrustBundleSet,
-    Verifier, X509Svid, issuance_client_config,
+    ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IdentityError,
+    IssuanceClient, IssuanceClientInput, IssuanceClientOutput, IssuanceFailure, SpiffeId, TrustBundle,
+    TrustBundleSet, Verifier, X509Svid, issuance_client_config,
 };
 
 /// Stores the key of a request (PKCS #8) before the issuer sees it; says whether it is stored.
@@ -185,7 +185,7 @@ impl IssuanceSource {
                     IssuanceClientInput::Response { exchange, response, wall }
                 }
                 IssuanceClientOutput::Install { exchange, svid, bundle } => {
-                    if Identity::new(svid.clone(), bundle.clone()).is_ok() {
+                    if self.identity(svid.clone(), bundle.clone()).is_ok() {
                         self.bundle = bundle;
                         self.svid = Some(svid.clone());
                         installed = Some(svid);
@@ -230,14 +230,20 @@ impl IssuanceSource {
         Ok((tls, binding.map_err(io::Error::other)?))
     }
 
+    fn identity(&self, svid: X509Svid, bundle: TrustBundle) -> Result<Identity, IdentityError> {
+        Identity::new_with_provider(svid, bundle, Arc::clone(self.client.crypto_provider()))
+    }
+
     fn config(&self, with_svid: bool) -> io::Result<Arc<ClientConfig>> {
         match &self.svid {
             Some(svid) if with_svid => {
-                let identity = Identity::new(svid.clone(), self.bundle.clone()).map_err(io::Error::other)?;
+                let identity = self.identity(svid.clone(), self.bundle.clone()).map_err(io::Error::other)?;
                 Ok(identity.issuance_client_config(self.issuer.clone()))
             }
             _ => {
-                let verifier = Arc::new(Verifier::new(self.bundle.clone()));
+                let bundles = Arc::new(TrustBundleSet::from(self.bundle.clone()));
+                let provider = Arc::clone(self.client.crypto_provider());
+                let verifier = Arc::new(Verifier::with_provider(bundles, provider));
                 issuance_client_config(verifier, self.issuer.clone()).map_err(io::Error::other)
             }
         }
