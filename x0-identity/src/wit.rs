@@ -11,4 +11,6 @@ pub use confirmation::WitConfirmation;
 pub use issuer::{WitIssueError, WitIssuer};
 pub use key::{WitKey, WitKeyError};
 pub use proof::{WIT_PROOF_LIFETIME_MAX, WitPresentationError, WitProof, WitProofError, WitProveError};
+#[cfg(feature = "workload-api")]
+pub(crate) use svid::Parsed;
 pub use svid::{UnprovenWitSvid, WIT_SVID_LEN_MAX, WitSvid, WitSvidError, WitSvidValidator};

@@ -37,7 +37,8 @@
 //! | an invalid token (§6.2.3), an empty mandatory field (§4.5) | `InvalidArgument` with the reason |
 //! | updates that arrive while a message is sent (§4.3) | the newest one follows; those in between are dropped |
 //! | WIT-SVIDs (§7) | `Unimplemented`, unless `ServerOptions::wit_svids` (feature `wit`) is set: the profile is incubating |
-//! | WIT bundles (§7.2.2) | keys with their `use`, by which consumers extract them (WIT-SVID §6.2) |
+//! | WIT bundles (§7.2.2) | keys with their `use`, by which consumers extract them (WIT-SVID §6.2); a client takes keys without `use` as well |
+//! | a WIT-SVID that a client receives (§7.2.1) | its form, its SPIFFE ID and its key are checked; its signature by those it is presented to |
 //! | server reflection | `Unimplemented` |
 //! | secrets for Envoy | the same rules: security header, `PermissionDenied`; `StreamSecrets` only |
 //! | certificate revocation lists | passed through (`Workload::with_crls`, `X509Context::crls`), read and enforced by nothing |
@@ -107,4 +108,6 @@ pub use socket::Listener;
 pub use source::ClientSource;
 #[cfg(all(feature = "unix-peers", target_os = "linux"))]
 pub use unix_callers::{UnixCallers, WorkloadSource};
+#[cfg(feature = "wit")]
+pub use wit::{FetchedWitSvid, WitContext, WitMessageError};
 pub use workload::{CRLS_LEN_MAX, CRLS_MAX, HINT_LEN_MAX, WIT_SVIDS_LEN_MAX, Workload, WorkloadError};

@@ -9,7 +9,7 @@ use x0_identity::workload_api::{ClientCall, ClientInput, ClientOptions, ClientOu
 // The first byte says whether empty settings are sent first, and how long pieces are.
 fuzz_target!(|data: &[u8]| {
     let Some((how, data)) = data.split_first() else { return };
-    let options = ClientOptions::default().x509_bundles(true).jwt_bundles(true);
+    let options = ClientOptions::default().x509_bundles(true).jwt_bundles(true).wit_svids(true).wit_bundles(true);
     let mut session = ClientSession::new(options, "localhost", 7);
     let mut now = Duration::ZERO;
     let mut handle = |input: ClientInput<'_>| {

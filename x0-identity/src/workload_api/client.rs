@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustls::crypto::CryptoProvider;
 
 use super::socket::{Stream, Unsent, Waker, drain, is_readable, is_writable, wait};
+use super::wit::WitContext;
 use super::{
     ClientAnswer, ClientCall, ClientError, ClientInput, ClientOptions, ClientOutput, ClientSession,
     ClientSource, Code, EndpointAddress, EndpointAddressError, FetchedJwtSvid, IdentityFeed,
@@ -99,6 +100,8 @@ struct State {
     x509_svids: Option<Arc<X509Context>>,
     x509_bundles: Option<Arc<X509Bundles>>,
     jwt_bundles: Option<Arc<BundleMap>>,
+    wit_svids: Option<Arc<WitContext>>,
+    wit_bundles: Option<Arc<BundleMap>>,
     problems: BTreeMap<Subscription, WaitError>,
     feeds: Vec<IdentityFeed>,
     feed_problem: Option<IdentityFeedError>,
@@ -197,6 +200,24 @@ impl Client {
     /// As for [`Client::x509_context`].
     pub fn jwt_bundles(&self, timeout: Duration) -> Result<Arc<BundleMap>, WaitError> {
         self.wait(Subscription::JwtBundles, timeout, |state| state.jwt_bundles.clone())
+    }
+
+    /// The current WIT-SVIDs with their keys. Waits for the first ones; needs [`ClientOptions::wit_svids`].
+    ///
+    /// # Errors
+    /// As for [`Client::x509_context`].
+    #[cfg(feature = "wit")]
+    pub fn wit_context(&self, timeout: Duration) -> Result<Arc<WitContext>, WaitError> {
+        self.wait(Subscription::WitSvids, timeout, |state| state.wit_svids.clone())
+    }
+
+    /// The current keys for WIT-SVIDs. Waits for the first ones; needs [`ClientOptions::wit_bundles`].
+    ///
+    /// # Errors
+    /// As for [`Client::x509_context`].
+    #[cfg(feature = "wit")]
+    pub fn wit_bundles(&self, timeout: Duration) -> Result<Arc<BundleMap>, WaitError> {
+        self.wait(Subscription::WitBundles, timeout, |state| state.wit_bundles.clone())
     }
 
     /// An identity that follows the Workload API for as long as the client lives, of the default SVID or the
@@ -474,6 +495,14 @@ impl State {
                 self.jwt_bundles = Some(Arc::new(bundles));
                 self.renew(Subscription::JwtBundles);
             }
+            ClientOutput::WitSvids(context) => {
+                self.wit_svids = Some(Arc::new(context));
+                self.renew(Subscription::WitSvids);
+            }
+            ClientOutput::WitBundles(bundles) => {
+                self.wit_bundles = Some(Arc::new(bundles));
+                self.renew(Subscription::WitBundles);
+            }
             // §5.2.1: what was redacted is not used any more.
             ClientOutput::Denied(subscription) => {
                 match subscription {
@@ -483,6 +512,8 @@ impl State {
                     }
                     Subscription::X509Bundles => self.x509_bundles = None,
                     Subscription::JwtBundles => self.jwt_bundles = None,
+                    Subscription::WitSvids => self.wit_svids = None,
+                    Subscription::WitBundles => self.wit_bundles = None,
                 }
                 self.version += 1;
                 self.problems.insert(subscription, WaitError::Denied);

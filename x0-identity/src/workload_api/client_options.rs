@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+use crate::SpiffeId;
 use crate::crypto::ring_provider;
 
 /// A stream of the Workload API.
@@ -17,6 +18,10 @@ pub enum Subscription {
     X509Bundles,
     /// Keys for JWT-SVIDs.
     JwtBundles,
+    /// The WIT-SVIDs of this workload, with their keys. Only with the feature `wit`.
+    WitSvids,
+    /// Keys for WIT-SVIDs. Only with the feature `wit`.
+    WitBundles,
 }
 
 /// The settings of a client of the Workload API.
@@ -26,6 +31,10 @@ pub struct ClientOptions {
     pub(super) x509_svids: bool,
     pub(super) x509_bundles: bool,
     pub(super) jwt_bundles: bool,
+    pub(super) wit_svids: bool,
+    pub(super) wit_bundles: bool,
+    /// The one identity whose WIT-SVIDs are requested; `None` for all.
+    pub(super) wit_spiffe_id: Option<SpiffeId>,
     pub(super) pause_min: Duration,
     pub(super) pause_max: Duration,
     pub(super) message_len_max: usize,
@@ -38,6 +47,9 @@ impl Default for ClientOptions {
             x509_svids: true,
             x509_bundles: false,
             jwt_bundles: false,
+            wit_svids: false,
+            wit_bundles: false,
+            wit_spiffe_id: None,
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(30),
             message_len_max: 4 * 1024 * 1024,
@@ -89,7 +101,7 @@ impl ClientOptions {
         self
     }
 
-    /// Sets the provider of cryptography of identities that follow. The default is ring's.
+    /// Sets the provider of cryptography of identities that follow, and of the keys of WIT-SVIDs. The default is ring's.
     #[must_use]
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ClientOptions {
         self.provider = provider;
@@ -101,6 +113,8 @@ impl ClientOptions {
             Subscription::X509Svids => self.x509_svids,
             Subscription::X509Bundles => self.x509_bundles,
             Subscription::JwtBundles => self.jwt_bundles,
+            Subscription::WitSvids => self.wit_svids,
+            Subscription::WitBundles => self.wit_bundles,
         }
     }
 }

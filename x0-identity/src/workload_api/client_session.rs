@@ -7,15 +7,16 @@ use std::vec::Vec;
 
 use super::backoff::Backoff;
 use super::context::{
-    FetchedJwtSvid, MessageError, ValidatedJwtSvid, X509Bundles, X509Context, read_jwt_bundles,
-    read_jwt_svids, read_validated, read_x509_bundles,
+    FetchedJwtSvid, MessageError, ValidatedJwtSvid, X509Bundles, X509Context, read_jwt_svids, read_key_sets,
+    read_validated, read_x509_bundles,
 };
 use super::messages::{JwtSvidRequest, ValidateJwtSvidRequest};
 use super::method::Method;
 use super::server_connection::SECURITY_HEADER;
+use super::wit::{self, WitContext};
 use super::{ClientOptions, Subscription};
 use crate::grpc::{Code, ErrorCode, Event, Fields, Http2, Limits, Messages, Status, frame_message};
-use crate::{BundleMap, SpiffeId};
+use crate::{BundleMap, SpiffeBundle, SpiffeId};
 
 /// Calls that wait or are open at once.
 const CALLS_MAX: usize = 64;
@@ -117,6 +118,11 @@ pub enum ClientOutput {
     X509Bundles(X509Bundles),
     /// The keys for JWT-SVIDs from now on, in the place of all earlier ones.
     JwtBundles(BundleMap),
+    /// The WIT-SVIDs of this workload from now on, in the place of all earlier ones. Without the feature
+    /// `wit` it has no value.
+    WitSvids(WitContext),
+    /// The keys for WIT-SVIDs from now on, in the place of all earlier ones.
+    WitBundles(BundleMap),
     /// This workload is entitled to nothing of the subscription now (`PermissionDenied`): cease to use what
     /// came before (Workload API §5.2.1). The client tries again.
     Denied(Subscription),
@@ -247,8 +253,13 @@ struct PendingCall {
     stream: Option<u32>,
 }
 
-const SUBSCRIPTIONS: [Subscription; 3] =
-    [Subscription::X509Svids, Subscription::X509Bundles, Subscription::JwtBundles];
+const SUBSCRIPTIONS: [Subscription; 5] = [
+    Subscription::X509Svids,
+    Subscription::X509Bundles,
+    Subscription::JwtBundles,
+    Subscription::WitSvids,
+    Subscription::WitBundles,
+];
 
 impl Subscription {
     fn method(self) -> Method {
@@ -256,6 +267,8 @@ impl Subscription {
             Subscription::X509Svids => Method::FetchX509Svid,
             Subscription::X509Bundles => Method::FetchX509Bundles,
             Subscription::JwtBundles => Method::FetchJwtBundles,
+            Subscription::WitSvids => Method::FetchWitSvid,
+            Subscription::WitBundles => Method::FetchWitBundles,
         }
     }
 }
@@ -267,7 +280,7 @@ impl ClientSession {
     #[must_use]
     pub fn new(options: ClientOptions, authority: &str, seed: u64) -> ClientSession {
         let backoff = |number: u64| {
-            Backoff::new(options.pause_min, options.pause_max, seed.wrapping_mul(4).wrapping_add(number))
+            Backoff::new(options.pause_min, options.pause_max, seed.wrapping_mul(8).wrapping_add(number))
         };
         let subscriptions = SUBSCRIPTIONS
             .into_iter()
@@ -389,7 +402,11 @@ impl ClientSession {
         for subscribed in &mut self.subscriptions {
             if matches!(subscribed.state, SubscriptionState::Due { at } if at <= now) {
                 let method = subscribed.subscription.method();
-                match open(http, &self.authority, method, &[]) {
+                let request = match subscribed.subscription {
+                    Subscription::WitSvids => wit::request(self.options.wit_spiffe_id.as_ref()),
+                    _ => Vec::new(),
+                };
+                match open(http, &self.authority, method, &request) {
                     Some(stream) => {
                         let what = What::Subscription(subscribed.subscription);
                         self.streams.insert(stream, Open::new(what, self.options.message_len_max));
@@ -491,7 +508,15 @@ impl ClientSession {
         let output = match subscription {
             Subscription::X509Svids => X509Context::read(message).map(ClientOutput::X509Svids),
             Subscription::X509Bundles => read_x509_bundles(message).map(ClientOutput::X509Bundles),
-            Subscription::JwtBundles => read_jwt_bundles(message).map(ClientOutput::JwtBundles),
+            Subscription::JwtBundles => {
+                read_key_sets(message, SpiffeBundle::from_jwt_key_set).map(ClientOutput::JwtBundles)
+            }
+            Subscription::WitSvids => {
+                WitContext::read(message, &self.options.provider).map(ClientOutput::WitSvids)
+            }
+            Subscription::WitBundles => {
+                read_key_sets(message, SpiffeBundle::from_wit_key_set).map(ClientOutput::WitBundles)
+            }
         };
         self.outputs.push_back(output.unwrap_or_else(|error| ClientOutput::Failed {
             subscription,

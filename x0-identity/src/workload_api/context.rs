@@ -10,6 +10,7 @@ use super::messages::{
     BundleEntries, JwtBundlesResponse, JwtSvidResponse, ValidateJwtSvidResponse, X509BundlesResponse,
     X509SvidMessage, X509SvidResponse,
 };
+use super::wit::WitMessageError;
 use crate::grpc::DecodeError;
 use crate::x509::der::Reader;
 use crate::{
@@ -145,12 +146,12 @@ pub enum MessageError {
         /// The rule.
         source: SvidError,
     },
-    /// The certificate has another SPIFFE ID than the message names.
-    #[error("the message names {named}, and the certificate {found}: correct the server")]
+    /// The certificate or the WIT-SVID has another SPIFFE ID than the message names.
+    #[error("the message names {named}, and the SVID {found}: correct the server")]
     Mismatch {
         /// The SPIFFE ID in the message.
         named: SpiffeId,
-        /// The SPIFFE ID in the certificate.
+        /// The SPIFFE ID in the SVID.
         found: SpiffeId,
     },
     /// Certificates are not DER, one after the other.
@@ -159,14 +160,17 @@ pub enum MessageError {
         /// The SPIFFE ID of the SVID, or of the trust domain of the bundle.
         spiffe_id: String,
     },
-    /// A JWT bundle is not a JSON Web Key Set.
-    #[error("the JWT bundle of {trust_domain} cannot be read: correct the server")]
-    JwtBundle {
+    /// A bundle of keys for tokens is not a JSON Web Key Set.
+    #[error("the key set of {trust_domain} cannot be read: correct the server")]
+    KeySet {
         /// The trust domain.
         trust_domain: TrustDomain,
         /// The reason.
         source: SpiffeBundleError,
     },
+    /// A WIT-SVID or its key cannot be used.
+    #[error(transparent)]
+    Wit(#[from] WitMessageError),
 }
 
 impl X509Context {
@@ -284,8 +288,11 @@ pub(super) fn read_x509_bundles(message: &[u8]) -> Result<X509Bundles, MessageEr
     X509Bundles::read(&response.bundles, response.crl)
 }
 
-/// The keys for JWT-SVIDs of a message.
-pub(super) fn read_jwt_bundles(message: &[u8]) -> Result<BundleMap, MessageError> {
+/// Reads the key set of a trust domain.
+type ReadKeySet = fn(TrustDomain, &[u8]) -> Result<SpiffeBundle, SpiffeBundleError>;
+
+/// The keys of a message, for JWT-SVIDs or for WIT-SVIDs: the messages have one encoding.
+pub(super) fn read_key_sets(message: &[u8], read: ReadKeySet) -> Result<BundleMap, MessageError> {
     let response = JwtBundlesResponse::decode(message)?;
     if response.bundles.is_empty() {
         return Err(MessageError::Missing { field: "bundles" });
@@ -293,8 +300,8 @@ pub(super) fn read_jwt_bundles(message: &[u8]) -> Result<BundleMap, MessageError
     let mut bundles = BundleMap::new();
     for (key, json) in &response.bundles {
         let trust_domain = read_key(key)?;
-        let bundle = SpiffeBundle::from_jwt_key_set(trust_domain.clone(), json)
-            .map_err(|source| MessageError::JwtBundle { trust_domain, source })?;
+        let bundle = read(trust_domain.clone(), json)
+            .map_err(|source| MessageError::KeySet { trust_domain, source })?;
         bundles.insert(bundle);
     }
     Ok(bundles)

@@ -2,7 +2,11 @@
 //! those of `wit`.
 
 use std::sync::Arc;
+use std::vec::Vec;
 
+use rustls::crypto::CryptoProvider;
+
+use super::MessageError;
 use crate::grpc::Status;
 use crate::{SpiffeBundle, SpiffeId};
 
@@ -21,4 +25,23 @@ pub(super) fn bundles<'a>(_: impl Iterator<Item = &'a SpiffeBundle>) -> Arc<[u8]
 
 pub(super) fn wanted(_: &[u8]) -> Result<Option<SpiffeId>, Status> {
     Ok(None)
+}
+
+/// Has no value.
+#[derive(Debug, Clone)]
+pub enum WitContext {}
+
+/// Has no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WitMessageError {}
+
+impl WitContext {
+    /// No client subscribes.
+    pub(super) fn read(_: &[u8], _: &CryptoProvider) -> Result<WitContext, MessageError> {
+        Err(MessageError::Missing { field: "svids" })
+    }
+}
+
+pub(super) fn request(_: Option<&SpiffeId>) -> Vec<u8> {
+    Vec::new()
 }

@@ -300,7 +300,17 @@ fn respond(
     messages: &[Vec<u8>],
     end: impl IntoIterator<Item = Frame>,
 ) -> Vec<ClientOutput> {
-    let (mut client, _) = connected(ClientOptions::default());
+    respond_to(ClientOptions::default(), fields, messages, end)
+}
+
+/// As [`respond`], to the first subscription of other options.
+pub(crate) fn respond_to(
+    options: ClientOptions,
+    fields: &[(&str, &str)],
+    messages: &[Vec<u8>],
+    end: impl IntoIterator<Item = Frame>,
+) -> Vec<ClientOutput> {
+    let (mut client, _) = connected(options);
     let mut bytes = Frame::new(HEADERS, END_HEADERS, 1, &block(fields)).bytes();
     for each in messages {
         bytes.extend(Frame::new(DATA, 0, 1, &message(each)).bytes());
@@ -312,7 +322,7 @@ fn respond(
         .collect()
 }
 
-const OK_FIELDS: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/grpc")];
+pub(crate) const OK_FIELDS: &[(&str, &str)] = &[(":status", "200"), ("content-type", "application/grpc")];
 
 fn trailers(fields: &[(&str, &str)]) -> Option<Frame> {
     Some(Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields)))

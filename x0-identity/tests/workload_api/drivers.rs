@@ -28,16 +28,21 @@ pub(crate) struct Running {
     pub(crate) callers: SharedWorkload,
     pub(crate) server: Option<Server>,
     pub(crate) address: EndpointAddress,
+    options: ServerOptions,
     _folder: tempfile::TempDir,
 }
 
 impl Running {
     pub(crate) fn new(workload: Option<Workload>) -> Running {
+        Running::with_options(workload, ServerOptions::default())
+    }
+
+    pub(crate) fn with_options(workload: Option<Workload>, options: ServerOptions) -> Running {
         let folder = tempfile::tempdir().unwrap();
         let address = EndpointAddress::Unix(folder.path().join("api.sock"));
         let callers = SharedWorkload::new();
         callers.set(workload);
-        let mut running = Running { callers, server: None, address, _folder: folder };
+        let mut running = Running { callers, server: None, address, options, _folder: folder };
         running.start();
         running
     }
@@ -45,7 +50,7 @@ impl Running {
     pub(crate) fn start(&mut self) {
         let listener = Listener::bind(&self.address).unwrap();
         let callers = Arc::new(self.callers.clone());
-        let server = Server::start(listener, callers, ServerOptions::default()).unwrap();
+        let server = Server::start(listener, callers, self.options.clone()).unwrap();
         assert_eq!(server.address(), Some(&self.address));
         self.server = Some(server);
     }
@@ -55,7 +60,7 @@ impl Running {
         self.server.as_ref().unwrap().refresh();
     }
 
-    fn client(&self, options: ClientOptions) -> Client {
+    pub(crate) fn client(&self, options: ClientOptions) -> Client {
         Client::start(self.address.clone(), options.pause_max(Duration::from_millis(200))).unwrap()
     }
 }

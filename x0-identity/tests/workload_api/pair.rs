@@ -11,6 +11,7 @@ use x0_identity::workload_api::{
 pub(crate) struct Pair {
     pub(crate) client: ClientSession,
     pub(crate) server: Option<ServerConnection>,
+    pub(crate) server_options: ServerOptions,
     pub(crate) workload: Option<Arc<Workload>>,
     /// Whether the server accepts connections.
     pub(crate) listening: bool,
@@ -25,6 +26,7 @@ impl Pair {
         Pair {
             client: ClientSession::new(options, "localhost", 7),
             server: None,
+            server_options: ServerOptions::default(),
             workload: workload.map(Arc::new),
             listening: true,
             now: Duration::ZERO,
@@ -63,7 +65,7 @@ impl Pair {
                         self.connects.push(self.now);
                         assert!(self.server.is_none(), "connected twice");
                         let input = if self.listening {
-                            let mut server = ServerConnection::new(&ServerOptions::default(), self.now);
+                            let mut server = ServerConnection::new(&self.server_options, self.now);
                             server.handle(self.now, ServerInput::Workload(self.workload.clone())).unwrap();
                             self.server = Some(server);
                             ClientInput::Connected
