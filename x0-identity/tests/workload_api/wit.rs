@@ -258,7 +258,7 @@ fn a_client_follows_rotations_and_redactions_of_wit_svids() {
     let held: &FetchedWitSvid = &context.svids()[0];
     let presented = WitSvidValidator::new().validate(&held.token, &known, now).unwrap();
     let signature = held.key.sign(b"a request").unwrap();
-    let accepted = presented.with_signature(b"a request", &signature).unwrap();
+    let accepted = presented.with_signature(b"a request", &signature, now).unwrap();
     assert_eq!((accepted.spiffe_id(), accepted.expires()), (&held.spiffe_id, held.expires));
     let text = format!("{context:?}");
     assert!(!text.contains(&held.token) && !text.contains("\"d\""), "{text}");
