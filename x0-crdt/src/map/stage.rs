@@ -96,12 +96,14 @@ impl Stage {
         self.shadow.renew(incarnation);
     }
 
+    /// Whether there is nothing to do before the next range.
+    const fn is_waiting(&self) -> bool {
+        self.pending.is_none() && self.complete.is_none()
+    }
+
     /// Whether a range continues the current pass, and is of a peer that has seen all that the stage holds.
     fn continues_with(&self, range: &Range) -> bool {
-        range.from == self.cursor
-            && self.upper.is_within(&range.delta.context)
-            && self.pending.is_none()
-            && self.complete.is_none()
+        range.from == self.cursor && self.upper.is_within(&range.delta.context) && self.is_waiting()
     }
 
     /// Whether a range of the stage's base, of a pass since `since`, was taken before.
@@ -211,8 +213,7 @@ impl CausalMap {
 
     /// The version and the key from which the stage needs the next range, if a session may fetch it.
     pub(super) fn stage_needs(&self) -> Option<(Version, Vec<u8>)> {
-        let stage =
-            self.stage.as_ref().filter(|stage| stage.pending.is_none() && stage.complete.is_none())?;
+        let stage = self.stage.as_ref().filter(|stage| stage.is_waiting())?;
         Some((stage.since.clone(), stage.cursor.clone()))
     }
 
@@ -249,10 +250,12 @@ impl CausalMap {
         if self.merge_layers(STEP_MAX / 4) {
             return StageStep::Busy;
         }
+        // Also while a stage waits for its next range: that may take long, or for ever.
+        let is_waiting = self.stage.as_ref().is_none_or(|stage| stage.is_waiting());
+        if is_waiting && let Some(keys) = self.next_report() {
+            return StageStep::Report(Joined { keys, ..Joined::default() });
+        }
         let Some(mut stage) = self.stage.take() else {
-            if let Some(keys) = self.next_report() {
-                return StageStep::Report(Joined { keys, ..Joined::default() });
-            }
             return if self.drop_remains() || self.collect_more() {
                 StageStep::Busy
             } else {

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use x0_crdt::internal::{StageBegin, StageStep, Transfer};
 use x0_crdt::{
     CausalMap, CausalReplica, Joined, MapDelta, ReplicaId, Session, SessionInput, SessionOptions,
     SessionOutput,
@@ -334,6 +335,55 @@ fn removed_values_stay_removed<R: Subject>() {
         .map(|number| number.to_be_bytes().to_vec())
         .collect();
     assert_eq!(net.map(1).keys(), expected);
+}
+
+/// The changed keys of a long state are reported while the next one waits for its peer, which is gone.
+#[test]
+fn a_session_that_waits_for_a_range_reports_what_was_changed_before_and_then_rests() {
+    let [mut here, mut first, second] = [1, 2, 3].map(|node| CausalMap::new(ReplicaId::new(node), KEY));
+    fill(&mut first, 40_000, 8, &mut Random::new(1));
+    let mut maps = [here.clone(), second];
+    fill(&mut maps[1], 40_000, 8, &mut Random::new(2));
+    let StageBegin::Ready(claim) = here.begin_stage(Duration::ZERO, None, Duration::ZERO, true) else {
+        panic!("no other session fetches");
+    };
+    let mut reported = loop {
+        if let Some((since, from)) = here.stage_needs() {
+            let range = first.encode_range(&since, &from, 1 << 19).unwrap();
+            here.take_range(Duration::ZERO, Some(claim), &range).unwrap();
+        }
+        if let StageStep::Done(_, joined) = here.step_stage() {
+            break joined.keys.len();
+        }
+    };
+    assert!(reported < 10_000 && here.has_reports(), "{reported}");
+    maps[0] = here;
+    let mut sessions = [1, 2].map(|seed| Session::<CausalMap>::new(&SessionOptions::default(), seed));
+    let mut now = Duration::ZERO;
+    while maps[0].stage_needs().is_none() {
+        pump(now, 0, &mut maps, &mut sessions, |side, map, seen| {
+            if let (0, Seen::Output(SessionOutput::Joined(joined))) = (side, &seen) {
+                reported += joined.keys.len();
+            }
+            // The request for a range does not arrive.
+            seen.datagram().filter(|_| map.stage_needs().is_none())
+        });
+        now += Duration::from_millis(1);
+    }
+    assert!(maps[0].has_reports(), "the stage begins before all is reported");
+    let mut calls = 0;
+    while sessions[0].poll_timeout().is_some_and(|at| at <= now) {
+        sessions[0].handle(now, SessionInput::Timeout, &mut maps[0]).unwrap();
+        while let Some(output) = sessions[0].poll_output() {
+            if let SessionOutput::Joined(joined) = output {
+                reported += joined.keys.len();
+            }
+        }
+        calls += 1;
+        assert!(calls < 100, "the session is due again and again");
+    }
+    assert_eq!(reported, 40_000);
+    assert!(maps[0].stage_needs().is_some(), "the range is awaited");
 }
 
 /// Keys that are longer than a datagram: the request for the next range is collected in parts.
