@@ -88,10 +88,14 @@ impl<S: DotStore> Slice<S> {
         }
         let delta = StateDelta::<S>::decode(input.take(input.len(), "a slice")?, since)?;
         let mut outside = delta.history.keys().copied().find(|dot| !span.contains(*dot));
+        // The stage may hold the value of such an event already, and at another place.
+        let is_known = |dot: Dot| delta.extent == DeltaExtent::Since && since.contains(dot);
+        let mut has_known = delta.history.keys().any(|dot| is_known(*dot));
         delta.store.for_each_dot(&mut |dot| {
             if !span.contains(dot) {
                 outside = Some(dot);
             }
+            has_known |= is_known(dot);
         });
         // Each event is in one slice, so that no slice speaks of one that another has brought.
         match outside {
@@ -99,6 +103,7 @@ impl<S: DotStore> Slice<S> {
             None if delta.extent == DeltaExtent::Chosen => {
                 Err(DecodeError::Tag { what: "extent of a slice", tag: 2 }.into())
             }
+            None if has_known => Err(DecodeError::Range { what: "an event of a slice" }.into()),
             None => Ok(Self { span, delta }),
         }
     }
