@@ -18,6 +18,7 @@ use crate::map::{DeltaExtent, RestoreError};
 use crate::session::{StageBegin, StageStep, StageTaken};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
+use crate::types::lattice::Lattice;
 use crate::types::store::{DotStore, JoinScope, StoreForm};
 use crate::{Dot, SessionError, Version};
 
@@ -106,13 +107,16 @@ impl<S: DotStore> Stage<S> {
         }
         let is_gone = |dot: &Dot| items.get(dot) != self.items.get(dot);
         let mut gone: Context = named(&self.items, &events).into_iter().filter(is_gone).collect();
-        for (event, killed) in delta.history {
+        for (event, mut killed) in delta.history {
             named(&self.items, &killed).into_iter().for_each(|dot| {
                 gone.insert(dot);
             });
-            // As in the history of the peer: a record of an event that is gone is part of a later one.
+            // As in the history of the peer: a record of an event that is gone becomes part of a later one.
+            // The later one of a peer that has collected the earlier one between two passes lacks it.
             for folded in named(&self.history, &killed) {
-                self.history.remove(&folded);
+                if let Some(earlier) = self.history.remove(&folded) {
+                    killed.join(&earlier);
+                }
             }
             self.history.insert(event, killed);
         }
