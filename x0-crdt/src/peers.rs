@@ -103,10 +103,14 @@ pub enum PeersError<P: Debug + Display> {
 ///
 /// A replica that was restored from an old backup under its own ID goes on as a fresh incarnation
 /// ([`Replicated::renew`]) when a peer shows it events of its own that it does not have. `handle` reports
-/// this once as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were
-/// used twice keep one content on all replicas, all others survive. As each incarnation counts in the version
-/// of every replica for ever, there is at most one in a lease: a peer that forges such events has them
-/// refused, and reported, and no more.
+/// this as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were used
+/// twice keep one content on all replicas, all others survive.
+///
+/// Each incarnation counts in the version of every replica for ever. So a second one waits for
+/// [`retry_max`](SessionOptions::retry_max), and each further one twice as long, up to a lease; after a lease
+/// without a claim of such events the next one waits for nothing again. Meanwhile nothing is joined of the
+/// peers that hold the events, and a write here whose number one of the events has may be lost. A member that
+/// forges events of this replica, towards it or towards others, causes both.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -169,8 +173,45 @@ pub struct Peers<P, R: Replicated = CausalMap> {
     heartbeat_at: Duration,
     /// The members were known at the start.
     knows_members: bool,
-    /// Before this time the replica does not go on as a fresh incarnation again.
-    renew_at: Option<Duration>,
+    renewals: Renewals,
+}
+
+/// When the replica goes on as a fresh incarnation.
+#[derive(Debug, Default)]
+struct Renewals {
+    /// A peer has claimed events of the current incarnation that this replica has not written.
+    is_claimed: bool,
+    /// When a peer last did.
+    claimed_at: Option<Duration>,
+    /// Not before this time, and the pause before it.
+    allowed_at: Duration,
+    pause: Duration,
+}
+
+impl Renewals {
+    /// A peer claims events.
+    fn claim(&mut self, now: Duration, lease: Duration) {
+        if self.claimed_at.is_none_or(|at| now.saturating_sub(at) > lease) {
+            (self.allowed_at, self.pause) = (now, Duration::ZERO);
+        }
+        (self.is_claimed, self.claimed_at) = (true, Some(now));
+    }
+
+    /// When the next renewal is due.
+    fn due_at(&self) -> Option<Duration> {
+        self.is_claimed.then_some(self.allowed_at)
+    }
+
+    /// Whether a renewal is due. If so, the next one waits longer.
+    fn take(&mut self, now: Duration, pause_min: Duration, lease: Duration) -> bool {
+        if self.due_at().is_none_or(|at| now < at) {
+            return false;
+        }
+        self.is_claimed = false;
+        self.pause = self.pause.saturating_mul(2).max(pause_min).min(lease);
+        self.allowed_at = now.saturating_add(self.pause);
+        true
+    }
 }
 
 impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
@@ -181,7 +222,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         let knows_members = state.members().leased().any(|member| member != me);
         Self {
             knows_members,
-            renew_at: None,
+            renewals: Renewals::default(),
             state,
             options: options.clone(),
             sessions: BTreeMap::new(),
@@ -272,6 +313,9 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     /// was.
     pub fn handle(&mut self, now: Duration, input: PeersInput<'_, P>) -> Result<(), PeersError<P>> {
         self.beat(now);
+        if self.renew(now, None) {
+            self.notify(now, None);
+        }
         self.take(now, input)?;
         self.refused.pop_front().map_or(Ok(()), |(peer, source)| Err(PeersError::Session { peer, source }))
     }
@@ -319,7 +363,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let sessions = self.sessions.values().filter_map(Session::poll_timeout);
-        sessions.chain([self.heartbeat_at]).min()
+        sessions.chain([self.heartbeat_at]).chain(self.renewals.due_at()).min()
     }
 
     /// Counts a heartbeat if it is time to.
@@ -366,14 +410,17 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
         }
     }
 
-    /// Goes on as a fresh incarnation if events of this replica have other contents elsewhere, or are missing
-    /// here: it was restored from an old copy, or another process writes under its ID.
+    /// Goes on as a fresh incarnation, when it is time to, if events of this replica have other contents
+    /// elsewhere, or are missing here: it was restored from an old copy, or another process writes under its
+    /// ID.
     fn renew(&mut self, now: Duration, error: Option<&SessionError>) -> bool {
-        let Some(SessionError::Join(JoinError::Impostor { .. })) = error else { return false };
-        if self.renew_at.is_some_and(|at| now < at) {
+        let lease = self.state.members().lease();
+        if let Some(SessionError::Join(JoinError::Impostor { .. })) = error {
+            self.renewals.claim(now, lease);
+        }
+        if !self.renewals.take(now, self.options.retry_max, lease) {
             return false;
         }
-        self.renew_at = Some(now + self.state.members().lease());
         let me = self.state.replica();
         let used = |incarnation| {
             let id = ReplicaId::with_incarnation(me.node, incarnation);

@@ -314,7 +314,7 @@ fn inputs_of_strangers_and_damaged_ones_are_errors_that_name_the_peer() {
 /// A peer pushes events of this replica that it has never written, again and again. Each would make another
 /// incarnation, which counts in every version for ever.
 #[test]
-fn forged_events_make_a_replica_renew_once_in_a_lease() {
+fn events_forged_again_and_again_make_a_replica_renew_once_in_a_lease_at_last() {
     let options = SessionOptions::default();
     let mut map = CausalMap::new(ReplicaId::new(1), KEY);
     map.members_mut().set_lease(LEASE);
@@ -356,6 +356,48 @@ fn forged_events_make_a_replica_renew_once_in_a_lease() {
     }
     println!("{reported} forged pushes, {} incarnations", lives.len() - 1);
     assert!(reported >= 30, "{reported}");
-    assert!((3..=4).contains(&lives.len()), "{lives:?}");
+    // At once, and then after 10, 20, 40 and 60 seconds.
+    assert_eq!(lives.len(), 1 + 5, "{lives:?}");
     assert_eq!(peers.state().version().len(), 1, "nothing of it is held");
+}
+
+/// An honest peer holds events that were forged under each incarnation of a replica: the replica joins
+/// nothing of it, and its own writes are lost, until it goes on as another one. Both are quiet meanwhile.
+#[test]
+fn events_forged_towards_others_block_a_replica_for_a_pause_that_grows_to_a_lease() {
+    let mut net = Net::<CausalMap>::new(1);
+    net.loss = 0;
+    for id in 0..2 {
+        let mut map = CausalMap::new(ReplicaId::new(id), KEY);
+        map.members_mut().set_lease(LEASE);
+        let mut node = Peers::new(map, &SessionOptions::default(), id);
+        node.add(net.now, 1 - id);
+        net.nodes.push(node);
+    }
+    let mut pauses = Vec::new();
+    for round in 0..8_u8 {
+        if round == 6 {
+            net.run(LEASE * 2);
+        }
+        let begin = net.now;
+        let life = net.nodes[0].state().replica();
+        let mut forged = CausalMap::new(life, KEY);
+        for number in 0..10 {
+            forged.put(&[round, number], 0, b"forged").unwrap();
+        }
+        let delta = forged.delta(&net.nodes[1].state().version()).unwrap();
+        net.nodes[1].change(begin, |map| map.join(&delta)).unwrap();
+        net.run_until(1, |nodes| nodes[0].state().replica() != life);
+        pauses.push((net.now - begin).as_secs());
+        let now = net.now;
+        net.nodes[0].change(now, |map| map.put(&[round], 0, b"written")).unwrap();
+        net.run_until(1, |nodes| nodes[0].state().frontier() == nodes[1].state().frontier());
+        assert!(net.now - now < Duration::from_secs(5), "{:?} after the renewal", net.now - now);
+        for node in &net.nodes {
+            assert!(node.state().get(&[round]).is_some() && node.state().get(&[round, 9]).is_some());
+        }
+    }
+    let expected = [0, 10, 20, 40, 60, 60, 0, 10];
+    let is_near = |(pause, expected): (&u64, &u64)| *pause <= *expected && *pause + 4 > *expected;
+    assert!(pauses.iter().zip(&expected).all(is_near), "{pauses:?}");
 }
