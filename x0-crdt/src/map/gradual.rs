@@ -110,9 +110,11 @@ struct Clash {
 struct Join {
     delta: MapDelta,
     numbers: Vec<u32>,
-    /// The floor when this began.
+    /// The floor of the contents.
     floor: Vec<u64>,
     at: usize,
+    /// The entries before `at` that are computed again.
+    again: Vec<usize>,
     /// What the join of each entry before `at` does.
     outcomes: Vec<Outcome>,
     cells: Layer<Key, Cell>,
@@ -141,6 +143,11 @@ impl MapDelta {
         let begin =
             place.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |(_, end)| *end);
         Some((key, self.items.get(begin..*end).unwrap_or_default()))
+    }
+
+    /// The place of the entry of a key.
+    fn place(&self, key: &Key) -> Option<usize> {
+        self.entries.binary_search_by(|(other, _)| other.cmp(key)).ok()
     }
 }
 
@@ -266,7 +273,8 @@ impl CausalMap {
                 }
             }
             Phase::Join(mut join) => {
-                if join.at < join.delta.entries.len() {
+                self.renew_floor(&mut join);
+                if join.is_more() {
                     self.compute_some(&mut join, items_max);
                     Some(Phase::Join(join))
                 } else {
@@ -415,6 +423,7 @@ impl CausalMap {
             numbers,
             floor: self.floor.clone(),
             at: 0,
+            again: Vec::new(),
             outcomes,
             cells: Layer::new(),
             recent: Layer::new(),
@@ -426,9 +435,27 @@ impl CausalMap {
         })
     }
 
+    /// Notes the entries whose tombstones were collected here since they were computed.
+    fn renew_floor(&self, join: &mut Join) {
+        if self.floor == join.floor {
+            return;
+        }
+        join.floor.clone_from(&self.floor);
+        let is_collected = |(writer, seq): &Event| *seq <= seq_of(&self.floor, *writer);
+        let removals = join.removals.iter();
+        let with = removals.filter(|(_, change)| change.value.iter().flatten().any(is_collected));
+        join.again = with.filter_map(|(key, _)| join.delta.place(key)).collect();
+        join.recent.retain(|event, _| !is_collected(event));
+    }
+
     /// Computes the content of some keys.
     fn compute_some(&self, join: &mut Join, items_max: usize) {
-        let end = (join.at + items_max).min(join.delta.entries.len());
+        let again = join.again.split_off(join.again.len().saturating_sub(items_max));
+        for place in &again {
+            join.forget(*place);
+        }
+        self.compute(join, &again);
+        let end = (join.at + items_max - again.len()).min(join.delta.entries.len());
         let places: Vec<usize> = (join.at..end).collect();
         self.compute(join, &places);
         join.at = end;
@@ -517,8 +544,8 @@ impl CausalMap {
             return None;
         }
         let (values, removals) = self.noted(token)?;
-        let place = |key: &Key| join.delta.entries.binary_search_by(|(other, _)| other.cmp(key)).ok();
-        let mut places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
+        let place = |key: &Key| join.delta.place(key);
+        let places: BTreeSet<usize> = values.iter().chain(removals).filter_map(place).collect();
         // Values that came here meanwhile to keys that are not in the delta, of events that are not in its
         // base: the peer does not hold them, if it has seen their events.
         let mut arrived: Vec<(Key, Dot)> = Vec::new();
@@ -535,14 +562,6 @@ impl CausalMap {
         // The content that news were compared with has changed.
         if matches!(source, Source::News(_)) && !arrived.is_empty() {
             return None;
-        }
-        if self.floor != join.floor {
-            // Tombstones that were collected meanwhile.
-            let is_collected = |(writer, seq): &Event| *seq <= seq_of(&self.floor, *writer);
-            let with =
-                join.removals.iter().filter(|(_, change)| change.value.iter().flatten().any(is_collected));
-            places.extend(with.filter_map(|(key, _)| place(key)));
-            join.recent.retain(|event, _| !is_collected(event));
         }
         if places.len() > items_max {
             return None;
@@ -588,6 +607,11 @@ impl CausalMap {
 }
 
 impl Join {
+    /// Whether contents are to be computed.
+    fn is_more(&self) -> bool {
+        self.at < self.delta.entries.len() || !self.again.is_empty()
+    }
+
     /// Forgets what was computed for an entry.
     fn forget(&mut self, place: usize) {
         for event in self.outcomes.get(place).map(|outcome| outcome.events.as_slice()).unwrap_or_default() {
@@ -603,10 +627,16 @@ mod tests {
 
     const KEY: HashKey = HashKey::new([7; 16]);
 
-    /// Another session collects a long history between the steps of a join: more tombstones than may be
-    /// noted.
+    /// Another session collects a long history between the steps of a join, from the beginning or after the
+    /// contents were computed: more tombstones than may be noted, and more than a step computes.
     #[test]
     fn a_join_does_not_start_over_because_of_collected_tombstones() {
+        for is_late in [false, true] {
+            join_while_collecting(is_late);
+        }
+    }
+
+    fn join_while_collecting(is_late: bool) {
         let mut here = CausalMap::new(ReplicaId::new(1), KEY);
         for number in 0..30_000_u32 {
             here.put(&number.to_be_bytes(), 0, b"").unwrap();
@@ -625,7 +655,9 @@ mod tests {
         let mut step = here.begin_gradual(&bytes, &version, JoinSource::History, 50).unwrap();
         while let JoinStep::More(gradual) = step {
             assert_eq!(gradual.restarts, 0);
-            here.collect_more();
+            if !is_late || matches!(&gradual.phase, Phase::Join(join) if !join.is_more()) {
+                here.collect_more();
+            }
             step = here.step_gradual(gradual).unwrap();
         }
         while here.merge_layers(1_000) {}
