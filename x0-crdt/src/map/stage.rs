@@ -22,20 +22,16 @@ use super::cell::{Cell, Sibling};
 use super::layered::Layered;
 use super::small::Key;
 use super::{CausalMap, JoinError, Joined, seq_of};
-use crate::session::{StageBegin, StageStep, StageTaken};
+use crate::session::{Claim, Owner, StageBegin, StageStep, StageTaken};
 use crate::{SessionError, Version};
 
 /// The most values, and the most tombstones, that one step copies or drops.
 const STEP_MAX: usize = 4096;
 
-/// The owner of a stage for which no session fetches.
-const FREE: u64 = 0;
-
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
-    /// The number of the session that fetches, and when it last brought a range. `None` after a restart.
-    owner: Option<(u64, Duration)>,
+    owner: Owner,
     /// What the map had seen when the stage began.
     base: Version,
     /// The version since which the current pass brings changes.
@@ -71,7 +67,7 @@ impl Stage {
         let mut shadow = Box::new(CausalMap::new(map.replica, map.hash_key));
         shadow.raise_version(&base);
         Self {
-            owner: None,
+            owner: Owner::default(),
             since: base.clone(),
             upper: Version::new(),
             base,
@@ -172,8 +168,7 @@ impl Joined {
 }
 
 impl CausalMap {
-    /// Lets a session fetch ranges: the next ones of the stage or, with `renew`, those of a new stage. A
-    /// stage for which another session fetches is left to it until it has brought nothing for `patience`.
+    /// Lets a session fetch ranges: see [`Owner::claim`].
     pub(super) fn begin_stage(
         &mut self,
         now: Duration,
@@ -182,31 +177,19 @@ impl CausalMap {
         renew: bool,
     ) -> StageBegin {
         // A journal replays a stage that was pruned when the records were written.
-        if self.stage.as_ref().is_some_and(|stage| stage.owner.is_none()) {
+        if self.stage.as_ref().is_some_and(|stage| stage.owner.is_restored()) {
             self.prune_stage();
         }
-        match self.stage.as_mut().map(|stage| &mut stage.owner) {
-            None if !renew => return StageBegin::None,
-            // A stage without an owner waits for the peer that it is of.
-            Some(owner @ None) if renew => {
-                *owner = Some((FREE, now));
-                return StageBegin::Busy;
-            }
-            Some(Some((owner, at))) => {
-                let is_other = Some(*owner) != claim && (renew || *owner != FREE);
-                if is_other && now < *at + patience {
-                    return StageBegin::Busy;
-                }
-                if renew {
-                    self.drop_stage();
-                }
-            }
-            None | Some(None) => {}
+        let owner = self.stage.as_mut().map(|stage| &mut stage.owner);
+        match Owner::claim(owner, now, claim, patience, renew) {
+            Err(begin) => return begin,
+            Ok(Claim::Anew) => self.drop_stage(),
+            Ok(Claim::Next) => {}
         }
         let stage = self.stage.take();
         let mut stage = stage.unwrap_or_else(|| Box::new(Stage::new(self, self.version())));
         self.claims += 1;
-        stage.owner = Some((self.claims, now));
+        stage.owner = Owner::new(self.claims, now);
         self.stage = Some(stage);
         StageBegin::Ready(self.claims)
     }
@@ -224,8 +207,7 @@ impl CausalMap {
         claim: Option<u64>,
         bytes: &[u8],
     ) -> Result<StageTaken, SessionError> {
-        let owner = |stage: &Stage| stage.owner.map(|(owner, _)| owner);
-        let stage = self.stage.as_mut().filter(|stage| claim.is_some() && owner(stage) == claim);
+        let stage = self.stage.as_mut().filter(|stage| stage.owner.is(claim));
         let Some(stage) = stage else { return Ok(StageTaken::Foreign) };
         let range = Range::decode(bytes, &stage.since)?;
         let record = saved::record(&stage.base, &stage.since, bytes);
@@ -236,11 +218,10 @@ impl CausalMap {
             return Err(JoinError::Impostor { dot, written }.into());
         }
         if !stage.take(range) {
-            // A peer that lacks what the stage holds: the stage waits for another one.
-            stage.owner = Some((FREE, now));
+            stage.owner.free(now);
             return Ok(StageTaken::Foreign);
         }
-        stage.owner = claim.map(|claim| (claim, now));
+        stage.owner.brought(now);
         Ok(StageTaken::Taken(record))
     }
 
@@ -285,12 +266,8 @@ impl CausalMap {
     /// Drops a stage whose peer has brought nothing for the length of a lease.
     pub(super) fn expire_stage(&mut self, now: Duration) {
         let lease = self.members.lease();
-        if let Some(stage) = &mut self.stage {
-            // After a restart the time counts from the first heartbeat.
-            let (_, at) = *stage.owner.get_or_insert((FREE, now));
-            if now.saturating_sub(at) > lease {
-                self.drop_stage();
-            }
+        if self.stage.as_mut().is_some_and(|stage| stage.owner.is_expired(now, lease)) {
+            self.drop_stage();
         }
     }
 

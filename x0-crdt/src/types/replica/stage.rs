@@ -15,21 +15,17 @@ use super::transfer::{StateDelta, context};
 use super::{CausalReplica, Items, StateJoined};
 use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::map::{DeltaExtent, RestoreError};
-use crate::session::{StageBegin, StageStep, StageTaken};
+use crate::session::{Claim, Owner, StageBegin, StageStep, StageTaken};
 use crate::types::causal::check_dots;
 use crate::types::context::Context;
 use crate::types::lattice::Lattice;
 use crate::types::store::{DotStore, JoinScope, StoreForm};
 use crate::{Dot, SessionError, Version};
 
-/// The owner of a stage for which no session fetches.
-const FREE: u64 = 0;
-
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub(super) struct Stage<S> {
-    /// The number of the session that fetches, and when it last brought a slice. `None` after a restart.
-    owner: Option<(u64, Duration)>,
+    owner: Owner,
     /// The version of the replica when the stage began.
     base: Version,
     /// The version since which the current pass brings changes.
@@ -56,7 +52,7 @@ pub(super) struct Stage<S> {
 impl<S: DotStore> Stage<S> {
     fn new(base: Version) -> Self {
         Self {
-            owner: None,
+            owner: Owner::default(),
             since: base.clone(),
             base,
             first: None,
@@ -188,8 +184,7 @@ impl<S: DotStore> Stage<S> {
 }
 
 impl<S: DotStore> CausalReplica<S> {
-    /// Lets a session fetch slices: the next ones of the stage or, with `renew`, those of a new stage. A
-    /// stage for which another session fetches is left to it until it has brought nothing for `patience`.
+    /// Lets a session fetch slices: see [`Owner::claim`].
     pub(super) fn begin_stage(
         &mut self,
         now: Duration,
@@ -198,28 +193,16 @@ impl<S: DotStore> CausalReplica<S> {
         renew: bool,
     ) -> StageBegin {
         self.prune_stage();
-        match self.stage.as_mut().map(|stage| &mut stage.owner) {
-            None if !renew => return StageBegin::None,
-            // A stage without an owner waits for the peer that it is of.
-            Some(owner @ None) if renew => {
-                *owner = Some((FREE, now));
-                return StageBegin::Busy;
-            }
-            Some(Some((owner, at))) => {
-                let is_other = Some(*owner) != claim && (renew || *owner != FREE);
-                if is_other && now < *at + patience {
-                    return StageBegin::Busy;
-                }
-                if renew {
-                    self.stage = None;
-                }
-            }
-            None | Some(None) => {}
+        let owner = self.stage.as_mut().map(|stage| &mut stage.owner);
+        match Owner::claim(owner, now, claim, patience, renew) {
+            Err(begin) => return begin,
+            Ok(Claim::Anew) => self.stage = None,
+            Ok(Claim::Next) => {}
         }
         let version = self.version();
         self.claims += 1;
         let stage = self.stage.get_or_insert_with(|| Box::new(Stage::new(version)));
-        stage.owner = Some((self.claims, now));
+        stage.owner = Owner::new(self.claims, now);
         StageBegin::Ready(self.claims)
     }
 
@@ -230,20 +213,18 @@ impl<S: DotStore> CausalReplica<S> {
         claim: Option<u64>,
         bytes: &[u8],
     ) -> Result<StageTaken, SessionError> {
-        let is_owner =
-            |stage: &&mut Box<Stage<S>>| claim.is_some() && stage.owner.map(|(owner, _)| owner) == claim;
-        let Some(stage) = self.stage.as_mut().filter(is_owner) else { return Ok(StageTaken::Foreign) };
+        let stage = self.stage.as_mut().filter(|stage| stage.owner.is(claim));
+        let Some(stage) = stage else { return Ok(StageTaken::Foreign) };
         let slice = Slice::decode(bytes, &stage.since)?;
         // As for any delta: events of this replica that it has not written show an impostor.
         self.check_own(&slice.delta.version)?;
         let items = self.items_of(&slice.delta.store);
         let Some(stage) = self.stage.as_mut() else { return Ok(StageTaken::Foreign) };
         if !stage.take(slice, items) {
-            // A peer that lacks what the stage holds: the stage waits for another one.
-            stage.owner = Some((FREE, now));
+            stage.owner.free(now);
             return Ok(StageTaken::Foreign);
         }
-        stage.owner = claim.map(|claim| (claim, now));
+        stage.owner.brought(now);
         // No journal: what has arrived is part of what is saved.
         Ok(StageTaken::Taken(Vec::new()))
     }
@@ -270,10 +251,6 @@ impl<S: DotStore> CausalReplica<S> {
     /// Drops a stage whose peer has brought nothing for the length of a lease.
     pub(super) fn expire_stage(&mut self, now: Duration) {
         let lease = self.members.lease();
-        self.stage.take_if(|stage| {
-            // After a restart the time counts from the first heartbeat.
-            let (_, at) = *stage.owner.get_or_insert((FREE, now));
-            now.saturating_sub(at) > lease
-        });
+        self.stage.take_if(|stage| stage.owner.is_expired(now, lease));
     }
 }
