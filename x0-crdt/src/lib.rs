@@ -81,8 +81,8 @@
 //! - Metadata beyond the values is 24 bytes for each writer ever, and nothing else once all members have seen
 //!   everything.
 //! - No bytes from a peer cause a panic, hold more than [`SessionOptions::transfer_len_max`] unverified
-//!   bytes of a transfer (8 MiB by default; a map sends at most 4 MiB at once, and the rest of a long one by
-//!   key ranges), or change half of a state.
+//!   bytes of a transfer (8 MiB by default; a delta of more than 4 MiB is sent by key ranges of a map, or by
+//!   slices of a composed type), or change half of a state.
 //!
 //! # Limitations
 //! No text or lists. No reads across replicas: a read returns what has arrived here. A writer that gives one

@@ -25,6 +25,7 @@ pub use options::SessionOptions;
 pub(crate) use owner::{Claim, Owner};
 use pull::{Behind, Joining, Pull};
 pub use replicated::Replicated;
+pub(crate) use replicated::WHOLE_LEN_MAX;
 pub use replicated::{Found, GatherStep, JoinSource, JoinStep, StageBegin, StageStep, StageTaken, Transfer};
 use serve::{Gathering, Preparing, Sketching, Waiting};
 use transfer::{Incoming, Outgoing, Part, Progress};

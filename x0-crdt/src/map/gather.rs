@@ -12,11 +12,11 @@ use core::ops::Range;
 use super::delta::{DeltaExtent, DeltaItem, Item};
 use super::gradual::Token;
 use super::small::Key;
-use super::stage::{ITEM_LEN, WHOLE_EVENTS_MAX, WHOLE_LEN_MAX};
+use super::stage::{ITEM_LEN, WHOLE_EVENTS_MAX};
 use super::trail::Event;
 use super::{CausalMap, HistoryError};
 use crate::Version;
-use crate::session::GatherStep;
+use crate::session::{GatherStep, WHOLE_LEN_MAX};
 
 /// How often the work starts over before the delta is made at once.
 const RESTARTS_MAX: u32 = 4;

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 use core::time::Duration;
 
-pub(super) use range::{ITEM_LEN, Range, WHOLE_EVENTS_MAX, WHOLE_LEN_MAX};
+pub(super) use range::{ITEM_LEN, Range, WHOLE_EVENTS_MAX};
 
 use super::cell::{Cell, Sibling};
 use super::layered::Layered;

@@ -61,6 +61,9 @@ pub trait Replicated: Transfer {
     }
 }
 
+/// The most bytes of a delta that is sent at once: more come by key ranges, or by slices.
+pub(crate) const WHOLE_LEN_MAX: usize = 4 << 20;
+
 /// Whether a session may fetch ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StageBegin {

@@ -9,6 +9,7 @@ use super::super::small::Key;
 use super::super::{CausalMap, seq_of};
 use crate::Version;
 use crate::codec::{ByteReader, Canonical, DecodeError, put_bytes};
+use crate::session::WHOLE_LEN_MAX;
 
 const FORMAT: u8 = 3;
 
@@ -16,9 +17,8 @@ const FORMAT: u8 = 3;
 const ITEMS_MAX: usize = 4096;
 const VISITED_MAX: usize = 1 << 14;
 
-/// The most events and bytes of a delta that is made at once.
+/// The most events of a delta that is made at once.
 pub(in crate::map) const WHOLE_EVENTS_MAX: usize = 1 << 15;
-pub(in crate::map) const WHOLE_LEN_MAX: usize = 4 << 20;
 
 /// The most items and bytes of a complete delta, which is joined at once: more come by ranges.
 const COMPLETE_ITEMS_MAX: usize = ITEMS_MAX;

@@ -11,6 +11,7 @@ use super::CausalReplica;
 use super::transfer::{StateDelta, context};
 use crate::codec::{ByteReader, Canonical, DecodeError};
 use crate::map::{DeltaError, DeltaExtent};
+use crate::session::WHOLE_LEN_MAX;
 use crate::types::context::Context;
 use crate::types::store::DotStore;
 use crate::{Dot, Version};
@@ -23,9 +24,6 @@ const RECORD_LEN: usize = 24;
 /// The most bytes of a slice besides versions, values and records: the ends of its span, its counts, its
 /// checksum.
 const HEAD_LEN: usize = 96;
-
-/// A state, or what has changed in one, of more bytes is sent by slices.
-const WHOLE_LEN_MAX: usize = 4 << 20;
 
 /// The events from `from` on, before `end`; without bounds where they are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
