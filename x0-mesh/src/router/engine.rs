@@ -21,6 +21,10 @@ mod send;
 /// A degraded link costs this many times its metric.
 const DEGRADED_FACTOR: u32 = 8;
 
+/// Failed links that are remembered, or two for each link that is up if that is more, before those are
+/// forgotten whose failures are long ago.
+const DAMPING_KEPT: usize = 64;
+
 /// Outputs of a usual input.
 const OUTPUTS_KEPT: usize = 64;
 
@@ -88,6 +92,8 @@ pub struct Router {
     /// When destinations without route may be removed.
     expiring: BTreeSet<(Duration, u32)>,
     outputs: VecDeque<Output>,
+    /// Room for the candidates of one destination, empty between two uses.
+    candidates_room: Vec<select::Candidate>,
     /// Nothing can be sent before the next input.
     is_drained: bool,
     random: SplitMix64,
@@ -114,6 +120,7 @@ impl Router {
             requested: BTreeMap::new(),
             expiring: BTreeSet::new(),
             outputs: VecDeque::new(),
+            candidates_room: Vec::new(),
             is_drained: false,
             random: SplitMix64::new(options.seed ^ local.get().rotate_left(29)),
             stats: RouterStats::default(),
@@ -254,13 +261,14 @@ impl Router {
         Ok(())
     }
 
-    /// Counts the failure of a link. Links that failed long ago are forgotten when there are many.
+    /// Counts the failure of a link. Links that failed long ago are forgotten: a link that ends and is made
+    /// again has another number, and each wake-up looks at all entries.
     fn penalise(&mut self, link: LinkId) {
         if !self.options.damping {
             return;
         }
         let now = self.now;
-        if self.damping.len() >= self.options.neighbours_max * self.options.links_max {
+        if self.damping.len() >= DAMPING_KEPT.max(2 * self.links.len()) {
             self.damping.retain(|_, state| !state.is_over(now));
         }
         self.damping.entry(link).or_default().fail(now);
@@ -448,5 +456,24 @@ impl Router {
         for neighbour in self.neighbours.iter_mut().flatten() {
             neighbour.clear(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each link has a number of its own, and fails once.
+    #[test]
+    fn failures_of_links_that_are_gone_are_forgotten() {
+        let [one, other] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let mut router = Router::new(one, RouterOptions::new(1));
+        for number in 0..5000_u32 {
+            let now = Duration::from_secs(10) * number;
+            let (link, cost) = (LinkId(number), LinkCost::new(256));
+            router.handle(now, Input::LinkUp { link, peer: other, cost }).unwrap();
+            router.handle(now, Input::LinkDown { link }).unwrap();
+        }
+        assert!(router.damping.len() <= DAMPING_KEPT, "{}", router.damping.len());
     }
 }

@@ -177,6 +177,9 @@ pub struct Fabric {
     links: Vec<LinkState>,
     between: BTreeMap<(NodeId, NodeId), LinkId>,
     queue: BinaryHeap<Queued>,
+    /// The events of the queue by their places, and the places that are free.
+    events: Vec<Option<Event>>,
+    free: Vec<u32>,
     numbers: u64,
     packets: u64,
     outcomes: VecDeque<PacketOutcome>,
@@ -198,12 +201,14 @@ struct Node {
     nat: Option<Nat>,
 }
 
-/// An event, in the order of time and then of its number.
+/// The time of an event, in the order of time and then of its number. A heap moves its entries often, so the
+/// event itself is elsewhere.
 #[derive(Debug)]
 struct Queued {
     at: Duration,
     number: u64,
-    event: Event,
+    /// The place of the event.
+    place: u32,
 }
 
 impl PartialEq for Queued {
@@ -284,6 +289,8 @@ impl Fabric {
             links: Vec::new(),
             between: BTreeMap::new(),
             queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             numbers: 0,
             packets: 0,
             outcomes: VecDeque::new(),
@@ -446,10 +453,13 @@ impl Fabric {
     /// Simulates up to this time.
     pub fn run_until(&mut self, until: Duration) {
         while self.queue.peek().is_some_and(|next| next.at <= until) {
-            let Some(Queued { at, event, .. }) = self.queue.pop() else { break };
+            let Some(Queued { at, place, .. }) = self.queue.pop() else { break };
             self.now = at;
             self.stats.events += 1;
-            self.event(event);
+            self.free.push(place);
+            if let Some(event) = self.events.get_mut(place as usize).and_then(Option::take) {
+                self.event(event);
+            }
         }
         self.now = self.now.max(until);
     }
@@ -527,7 +537,15 @@ impl Fabric {
 
     fn enqueue(&mut self, at: Duration, event: Event) {
         self.numbers += 1;
-        self.queue.push(Queued { at, number: self.numbers, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            // Memory ends before the numbers do.
+            u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(free) = self.events.get_mut(place as usize) {
+            *free = Some(event);
+        }
+        self.queue.push(Queued { at, number: self.numbers, place });
     }
 
     fn record(&mut self, words: [u64; 4]) {

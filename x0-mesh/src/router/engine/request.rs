@@ -9,6 +9,7 @@ use super::super::neighbour::{DIRTY, REQUESTS_MAX, Request};
 use super::super::table::{SELF, Selection, Slot};
 use super::super::{Output, Report, RouterOptions};
 use super::Router;
+use super::select::Candidate;
 
 /// How far a request travels.
 const HOPS_MAX: u8 = 255;
@@ -36,8 +37,14 @@ pub(super) struct Requested {
 
 impl Router {
     /// Asks for a newer sequence number if that would help.
-    pub(super) fn request_if_useful(&mut self, index: u32) {
-        if !self.wants_seqno(index) {
+    fn request_if_useful(&mut self, index: u32) {
+        let candidates: Vec<Candidate> = self.candidates(index).collect();
+        self.request_among(index, &candidates);
+    }
+
+    /// Asks for a newer sequence number if that would help, of the neighbours that reach the destination.
+    pub(super) fn request_among(&mut self, index: u32, candidates: &[Candidate]) {
+        if !self.wants_seqno(index, candidates) {
             // What was forwarded for others remains, so that repetitions are recognised.
             if self.requested.get(&index).is_some_and(|requested| requested.attempts > 0) {
                 self.requested.remove(&index);
@@ -58,8 +65,8 @@ impl Router {
             _ => 0,
         };
         // The first request takes the best way; if that is a dead end, the others follow.
-        let mut targets: Vec<_> = self
-            .candidates(index)
+        let mut targets: Vec<_> = candidates
+            .iter()
             .filter(|candidate| !candidate.advert.distance.is_better_than(feasible))
             .map(|candidate| (candidate.total.metric, candidate.slot))
             .collect();

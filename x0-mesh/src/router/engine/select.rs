@@ -53,7 +53,10 @@ impl Router {
     pub(super) fn evaluate(&mut self, index: u32) {
         let Some(destination) = self.table.get(index).filter(|_| index != SELF).copied() else { return };
         let mut feasible = destination.feasible;
-        let (chosen, is_feasible) = self.choose(index, destination.selection, feasible);
+        // Found once: each look at the tables of all neighbours is a look at memory that is in no cache.
+        let mut candidates = core::mem::take(&mut self.candidates_room);
+        candidates.extend(self.candidates(index));
+        let (chosen, is_feasible) = self.choose(&candidates, destination.selection, feasible);
         let selection = match chosen {
             None => Selection::None,
             Some(candidate) if is_feasible => {
@@ -66,11 +69,11 @@ impl Router {
         let primary = chosen.map_or(Advert::NONE, |candidate| self.offer(&candidate, !is_feasible, feasible));
         let next = selection.slot();
         let alternate = next.map_or(Advert::NONE, |next| {
-            let others = self.candidates(index).filter(|candidate| candidate.slot != next);
+            let others = candidates.iter().filter(|candidate| candidate.slot != next);
             let others = others.filter(|candidate| candidate.advert.depth < self.options.detour_depth_max);
             others
-                .min_by_key(Candidate::rank)
-                .map_or(Advert::NONE, |candidate| self.offer(&candidate, true, feasible))
+                .min_by_key(|candidate| candidate.rank())
+                .map_or(Advert::NONE, |candidate| self.offer(candidate, true, feasible))
         });
         let old_next = destination.selection.slot();
         let is_primary_new = is_news(destination.primary(), primary, 16);
@@ -103,7 +106,9 @@ impl Router {
             let next = next.and_then(|slot| self.neighbour(slot)).map(|neighbour| neighbour.peer);
             self.outputs.push_back(Output::RouteChanged { destination: destination.node, next });
         }
-        self.request_if_useful(index);
+        self.request_among(index, &candidates);
+        candidates.clear();
+        self.candidates_room = candidates;
         self.plan_removal(index, next.is_none());
     }
 
@@ -136,17 +141,23 @@ impl Router {
 
     /// The best feasible candidate, else the best for a detour. A working route is left only for one that is
     /// better by an eighth.
-    fn choose(&self, index: u32, current: Selection, feasible: Distance) -> (Option<Candidate>, bool) {
+    fn choose(
+        &self,
+        candidates: &[Candidate],
+        current: Selection,
+        feasible: Distance,
+    ) -> (Option<Candidate>, bool) {
         let best = |is_feasible: bool| {
-            let candidates = self.candidates(index);
             candidates
+                .iter()
+                .copied()
                 .filter(|candidate| candidate.is_feasible(feasible) == is_feasible)
                 .filter(|candidate| is_feasible || candidate.advert.depth < self.options.detour_depth_max)
                 .min_by_key(Candidate::rank)
         };
         let Some(best_feasible) = best(true) else { return (best(false), false) };
         if let Selection::Feasible(slot) = current
-            && let Some(kept) = self.candidates(index).find(|candidate| candidate.slot == slot)
+            && let Some(kept) = candidates.iter().copied().find(|candidate| candidate.slot == slot)
             && kept.is_feasible(feasible)
             && (kept.advert.depth > 0) == (best_feasible.advert.depth > 0)
             && kept.total.metric - kept.total.metric / 8 <= best_feasible.total.metric
@@ -158,18 +169,19 @@ impl Router {
 
     /// Whether a newer sequence number of the destination would help: this node is starved and some neighbour
     /// has a way, or a way that is not feasible is much better than the route (RFC 8966 §3.8.2.2).
-    pub(super) fn wants_seqno(&self, index: u32) -> bool {
+    pub(super) fn wants_seqno(&self, index: u32, candidates: &[Candidate]) -> bool {
         let Some(destination) = self.table.get(index).filter(|known| known.feasible.is_finite()) else {
             return false;
         };
         let metric = match destination.selection {
-            Selection::Feasible(slot) => self
-                .candidates(index)
+            Selection::Feasible(slot) => candidates
+                .iter()
                 .find(|candidate| candidate.slot == slot)
                 .map_or(Distance::METRIC_INFINITE, |used| used.total.metric - used.total.metric / 4),
             _ => Distance::METRIC_INFINITE,
         };
-        self.candidates(index)
+        candidates
+            .iter()
             .any(|candidate| !candidate.is_feasible(destination.feasible) && candidate.total.metric < metric)
     }
 
