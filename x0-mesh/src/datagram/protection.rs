@@ -121,8 +121,10 @@ impl Protection {
         self.replay.highest() > 0
     }
 
+    /// Whether either end has nearly used up its keys. Only the client of a connection dials again: it looks at
+    /// what the other end has sent, too.
     pub(super) fn wants_renewal(&self) -> bool {
-        self.sent >= COUNTER_RENEW
+        self.sent.max(self.replay.highest()) >= COUNTER_RENEW
     }
 
     /// A frame with this content, `None` when the keys are used up. `sessions` are the sender's and the
@@ -249,7 +251,14 @@ mod tests {
 
     #[test]
     fn keys_are_used_up() {
-        let [mut client, _] = pair();
+        let [mut client, mut server] = pair();
+        // The client renews what the server has used.
+        server.sent = COUNTER_RENEW - 2;
+        for wants_renewal in [false, true] {
+            let frame = server.protect(kind::CONTROL, &[], None).unwrap();
+            open(&mut client, &frame, None).unwrap();
+            assert_eq!(client.wants_renewal(), wants_renewal);
+        }
         client.sent = COUNTER_RENEW;
         assert!(client.wants_renewal());
         client.sent = COUNTER_MAX;
