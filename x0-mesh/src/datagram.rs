@@ -69,7 +69,7 @@
 //! neighbour may lie.
 //!
 //! A frame of kind 6 is answered by one of kind 7. With them each end examines whether the longest frame of
-//! the link arrives: when the link comes up, 2 s after long datagrams were sent, and every 60 s. Ten that
+//! the link arrives: when the link comes up, 2 s after long datagrams were sent, and every 300 s. Ten that
 //! remain without answer while the link is up show that frames of that length are lost; then the longest one
 //! that passes is searched, and [`Datagrams::mtu`] follows. A link that does not carry frames of 1232 bytes
 //! is degraded: paths lead over it only while there is no other one.

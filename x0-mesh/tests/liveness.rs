@@ -477,5 +477,5 @@ fn the_pause_of_an_idle_link_is_constant_by_default() {
     let mut link = Link::up(3);
     link.loss = [0.1; 2];
     link.run(600 * SECOND);
-    assert_eq!(link.ends[0].keep_alive(), MS * 500);
+    assert_eq!(link.ends[0].keep_alive(), MS * 600);
 }

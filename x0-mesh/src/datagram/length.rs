@@ -15,8 +15,9 @@ const REQUESTS: u8 = 10;
 const PAUSE: Duration = Duration::from_millis(40);
 /// Between two examinations of a link that long frames were sent over.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
-/// Between two examinations of any link, and two attempts to find a higher limit.
-const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two examinations of any link, and two attempts to find a higher limit. A padded request has as many
+/// bytes as thirty probes.
+const IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// Between two attempts of a link that is not usable.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -208,7 +209,7 @@ mod tests {
                 run(&mut end, &mut now, 10 * SECOND, 70_000);
                 assert_eq!(end.limit(), max);
                 // The path changes, and later changes back.
-                run(&mut end, &mut now, 120 * SECOND, limit);
+                run(&mut end, &mut now, 2 * IDLE_INTERVAL, limit);
                 let found = end.limit();
                 assert!(
                     found <= limit.min(max) && limit.min(max) - found < PRECISION,
@@ -216,7 +217,7 @@ mod tests {
                 );
                 assert_eq!(end.is_usable(), found >= USABLE.min(max));
                 assert!(limit < USABLE || end.is_usable());
-                run(&mut end, &mut now, 120 * SECOND, 70_000);
+                run(&mut end, &mut now, 2 * IDLE_INTERVAL, 70_000);
                 assert_eq!(end.limit(), max);
             }
         }

@@ -11,11 +11,11 @@ pub struct LivenessOptions {
     /// The longest pause between two frames while the link carries traffic: where there is no traffic in this
     /// direction, probes fill it. 25 ms unless set.
     pub interval_active: Duration,
-    /// The longest pause between two frames of a link without traffic. 500 ms unless set.
+    /// The longest pause between two frames of a link without traffic. 600 ms unless set.
     pub interval_idle: Duration,
     /// The longest pause that [`interval_idle`](LivenessOptions::interval_idle) may grow to as long as frames
     /// of the peer arrive on time. With a longer one than `interval_idle` the pause follows the lifetime of
-    /// the mapping of a NAT, and an idle link that has failed is noticed later: at its next traffic. 500 ms
+    /// the mapping of a NAT, and an idle link that has failed is noticed later: at its next traffic. 600 ms
     /// unless set.
     pub interval_idle_max: Duration,
     /// The pause between two probes of a link that is down. 50 ms unless set.
@@ -40,8 +40,8 @@ impl Default for LivenessOptions {
         LivenessOptions {
             instance: 0,
             interval_active: Duration::from_millis(25),
-            interval_idle: Duration::from_millis(500),
-            interval_idle_max: Duration::from_millis(500),
+            interval_idle: Duration::from_millis(600),
+            interval_idle_max: Duration::from_millis(600),
             interval_down: Duration::from_millis(50),
             active_hold: Duration::from_secs(1),
             request_interval: Duration::from_millis(4),

