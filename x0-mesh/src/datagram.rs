@@ -18,6 +18,12 @@
 //! | 12 | initialisation vector |
 //! | 4 | index, by which the receiver finds the keys; the upper 8 bits are ignored |
 //!
+//! Two nodes have a link for each address at which one of them reaches the other on a port: paths over IPv4
+//! and IPv6, or over a local and a public address, fail one by one, and the router prefers one by its metric.
+//! Both ends know the links by numbers. The client of the connection names the link that the keys are for in
+//! the first byte of a unidirectional stream, see [`Datagrams::link_number`]; ends that dial each other share
+//! link 0.
+//!
 //! The engine takes keys only together with the node id of a verified SVID, and no frame without keys. When
 //! the SVID expires, the driver ends the link ([`Input::Ended`]).
 //!
@@ -79,7 +85,7 @@
 //!
 //! # Glossary
 //! - *Port*: a [`Link`](crate::link::Link) of this node, which reaches several neighbours. *Link*: one of
-//!   these neighbours on one port, with keys; the router's word.
+//!   these neighbours at one of its addresses on one port, with keys; the router's word.
 //! - *Label*: a short name for a pair of destination and source on one link.
 
 mod batch;

@@ -54,6 +54,10 @@
 //! A paid link has a [`Cost`](crate::router::Cost) with a preference, so that it carries packets only while
 //! no free path exists. [`Mesh::limit_prices`] keeps lanes from it even then.
 //!
+//! A neighbour may have several addresses on one port, such as a local and a public one: each that is dialled
+//! and answers is a link of its own. The router uses the best one, by the metric of the port, and another one
+//! as soon as it fails. [`Rtt`](crate::router::Rtt) prefers the nearer address.
+//!
 //! # Life of a link
 //! A node dials each address of its ports, again and again until it has keys. An address that was announced
 //! is dialled as long as its node is no neighbour. Keys outlive a cut: a link is

@@ -19,12 +19,12 @@
 //! | `x0_mesh_mux_stale_messages_total` | counter | – | messages of sessions that had ended when they arrived |
 //! | `x0_mesh_mux_dropped_messages_total` | counter | – | datagrams without room, and messages on lanes that a channel lacks |
 //! | `x0_mesh_mux_violations_total` | counter | – | peers that broke the protocol of the mux |
-//! | `x0_mesh_link_up` | gauge | `peer`, `port`: the number of the port | 1 while the link to the neighbour is up, else 0 |
-//! | `x0_mesh_link_rtt_seconds` | gauge | `peer`, `port` | the smoothed round-trip time of the link |
-//! | `x0_mesh_link_quality` | gauge | `peer`, `port`, `direction`: sent, received | the share of probes that arrive; the loss is what is missing to 1 |
-//! | `x0_mesh_link_bytes_total` | counter | `peer`, `port`, `direction` | bytes of frames, headers of lower layers not counted |
-//! | `x0_mesh_link_control_bytes_total` | counter | `peer`, `port` | of the bytes sent, those of probes, router messages, labels and addresses |
-//! | `x0_mesh_link_mtu_bytes` | gauge | `peer`, `port` | the longest datagram of the link; 0 without a link |
+//! | `x0_mesh_link_up` | gauge | `peer`, `port`: the number of the port, `link`: the number of the link among those to the peer on the port | 1 while the link to the neighbour is up, else 0 |
+//! | `x0_mesh_link_rtt_seconds` | gauge | `peer`, `port`, `link` | the smoothed round-trip time of the link |
+//! | `x0_mesh_link_quality` | gauge | `peer`, `port`, `link`, `direction`: sent, received | the share of probes that arrive; the loss is what is missing to 1 |
+//! | `x0_mesh_link_bytes_total` | counter | `peer`, `port`, `link`, `direction` | bytes of frames, headers of lower layers not counted |
+//! | `x0_mesh_link_control_bytes_total` | counter | `peer`, `port`, `link` | of the bytes sent, those of probes, router messages, labels and addresses |
+//! | `x0_mesh_link_mtu_bytes` | gauge | `peer`, `port`, `link` | the longest datagram of the link; 0 without a link |
 //! | `x0_mesh_path_next_hop` | gauge | `peer`: the destination, `next`: a neighbour | 1 for the neighbour that is used, else 0 |
 //! | `x0_mesh_path_metric` | gauge | `peer` | the sum of the metrics of the links |
 //! | `x0_mesh_path_mtu_bytes` | gauge | `peer` | the longest datagram of the path; 0 without a path |

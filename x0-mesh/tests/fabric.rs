@@ -484,6 +484,40 @@ fn a_degraded_link_is_left_without_loss() {
     assert_sound(&mut fabric, "degraded");
 }
 
+/// Two links between the same nodes, as for two addresses: the cheaper one is used while it works.
+#[test]
+fn the_cheaper_of_two_links_to_a_neighbour_is_used_while_it_works() {
+    for seed in 0..10 {
+        let options = FabricOptions::default().checks(Checks::All).liveness(LivenessOptions::default());
+        let mut fabric = Fabric::new(seed, options);
+        let [one, other, last] = [(); 3].map(|()| fabric.add_node());
+        let slow = fabric.connect(one, other, FabricLink::default().cost(LinkCost::new(600)));
+        let fast = fabric.connect(one, other, FabricLink::default().cost(LinkCost::new(256)));
+        fabric.connect(other, last, FabricLink::default());
+        fabric.run_until(2 * SECOND);
+        let used = |fabric: &Fabric| {
+            let route = fabric.router(one).unwrap().route(last).unwrap();
+            (route.next, route.link)
+        };
+        assert_eq!(used(&fabric), (other, fast));
+        fabric.cut(fast);
+        let until = fabric.now() + SECOND;
+        let gap = longest_gap(&mut fabric, one, last, until);
+        assert!(gap <= 100 * MS, "{gap:?}");
+        assert_eq!(used(&fabric), (other, slow));
+        fabric.change(Change::Heal(fast));
+        let until = fabric.now() + 5 * SECOND;
+        let gap = longest_gap(&mut fabric, one, last, until);
+        assert!(gap <= 10 * MS, "{gap:?}");
+        assert_eq!(used(&fabric), (other, fast));
+        fabric.cut(slow);
+        let until = fabric.now() + SECOND;
+        let gap = longest_gap(&mut fabric, one, last, until);
+        assert!(gap <= 10 * MS, "{gap:?}");
+        assert_sound(&mut fabric, "two links");
+    }
+}
+
 /// A narrow link delays, and loses what its queue does not hold.
 #[test]
 fn bandwidth_and_queues() {

@@ -3,7 +3,11 @@
 
 mod quic_common;
 
-use std::net::SocketAddr;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -419,6 +423,167 @@ async fn udp_links_carry_a_mesh_and_floods() {
 }
 
 /// A node that is reached over the mesh by members and directly by others, on one transport.
+/// A link that loses the frames of one address, in both directions, while that is set.
+struct WithoutAddress<L>(L, Arc<Mutex<Option<IpAddr>>>);
+
+impl<L> WithoutAddress<L> {
+    fn loses(&self, address: SocketAddr) -> bool {
+        *self.1.lock().unwrap() == Some(address.ip())
+    }
+}
+
+impl<L: Link> Link for WithoutAddress<L> {
+    fn local(&self) -> SocketAddr {
+        self.0.local()
+    }
+
+    fn mtu(&self) -> usize {
+        self.0.mtu()
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: SocketAddr,
+        frame: &[u8],
+    ) -> Poll<Result<(), LinkSendError>> {
+        if self.loses(to) { Poll::Ready(Ok(())) } else { self.0.poll_send(cx, to, frame) }
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Poll<Result<SocketAddr, LinkRecvError>> {
+        loop {
+            match std::task::ready!(self.0.poll_recv(cx, frame)) {
+                Ok(from) if self.loses(from) => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        self.0.poll_event(cx)
+    }
+}
+
+/// The links of a mesh to node 2 that are up: the port of the address, and whether the path takes it.
+fn up_links(mesh: &Mesh) -> Vec<(SocketAddr, bool)> {
+    let used = mesh.paths().into_iter().find(|path| path.destination == node(2)).map(|path| path.link);
+    let links = mesh.links().into_iter().filter(|link| link.state == LivenessState::Up);
+    links.map(|link| (link.address, used == Some(link.link))).collect()
+}
+
+/// One port over IPv4 and IPv6: a neighbour with an address of each is reached by two links. When the one in
+/// use carries nothing any more, the epoch goes on over the other one.
+#[tokio::test]
+async fn a_neighbour_with_two_addresses_is_reached_over_either() {
+    let domain = Domain::new("mesh.test");
+    let open = || UdpLink::open(&UdpLinkOptions::new("[::]:0".parse().unwrap())).unwrap();
+    let (near, far) = (open(), open());
+    let port = far.local().port();
+    let [six, four] = ["::1", "::ffff:127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+    let lost = Arc::new(Mutex::new(None));
+    let port = MeshPort::new(WithoutAddress(near, Arc::clone(&lost))).neighbour(six).neighbour(four);
+    let one = Mesh::start(options_of(&domain.identity(1), 1).port(port)).unwrap();
+    let two = Mesh::start(options_of(&domain.identity(2), 2).port(MeshPort::new(far))).unwrap();
+    soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+    soon(two.until(|mesh| mesh.links().len() == 2)).await;
+    let mut sender = transport(&domain.identity(1), 1, 2, &one);
+    let mut receiver = transport(&domain.identity(2), 2, 2, &two);
+    up(&mut sender, 2).await;
+    for round in 0..3 {
+        let used = up_links(&one).into_iter().find(|(_, is_used)| *is_used).unwrap().0;
+        *lost.lock().unwrap() = Some(used.ip());
+        send(&mut sender, 2, Lane::Ordered(0), &[round]).await;
+        assert_eq!(receive(&mut receiver).await.2, [round]);
+        let other = if used == six { four } else { six };
+        soon(one.until(|mesh| up_links(mesh) == [(other, true)])).await;
+        *lost.lock().unwrap() = None;
+        soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+    }
+    assert_eq!((one.links().len(), two.links().len()), (2, 2));
+    assert!(ends(&mut sender).await.is_empty());
+}
+
+/// One link over two segments: addresses above 10 are on the second one.
+struct TwoSegments<L>([L; 2]);
+
+impl<L: Link> Link for TwoSegments<L> {
+    fn local(&self) -> SocketAddr {
+        self.0[0].local()
+    }
+
+    fn mtu(&self) -> usize {
+        self.0[0].mtu()
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: SocketAddr,
+        frame: &[u8],
+    ) -> Poll<Result<(), LinkSendError>> {
+        self.0[usize::from(to.port() > 10)].poll_send(cx, to, frame)
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Poll<Result<SocketAddr, LinkRecvError>> {
+        let received = self.0[0].poll_recv(cx, frame);
+        if received.is_ready() { received } else { self.0[1].poll_recv(cx, frame) }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        self.0[0].poll_event(cx)
+    }
+}
+
+/// A link that is down leads to the other address of the neighbour when that one answers, and the first
+/// address gets a link of its own when it answers again. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_down_is_used_for_another_address() {
+    let domain = Domain::new("mesh.test");
+    let segments = [1232; 2].map(MemorySegment::new);
+    let link = |number: u16| {
+        let [first, second] = [0, 1].map(|at: usize| {
+            let address = end(number + 10 * u16::try_from(at).unwrap());
+            LinkFaultInjector::new(segments[at].link(address), 1)
+        });
+        (TwoSegments([first.0, second.0]), [first.1, second.1])
+    };
+    let ((near, faults), (far, _)) = (link(1), link(2));
+    faults[1].cut();
+    let port = MeshPort::new(near).neighbour(end(2)).neighbour(end(12));
+    let one = Mesh::start(options_of(&domain.identity(1), 1).port(port)).unwrap();
+    let two = Mesh::start(options_of(&domain.identity(2), 2).port(MeshPort::new(far))).unwrap();
+    soon(one.until(|mesh| up_links(mesh) == [(end(2), true)])).await;
+    faults[0].cut();
+    soon(one.until(|mesh| up_links(mesh).is_empty())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    faults[1].mend();
+    soon(one.until(|mesh| up_links(mesh) == [(end(12), true)])).await;
+    assert_eq!((one.links().len(), two.links().len()), (1, 1));
+    faults[0].mend();
+    soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+    soon(two.until(|mesh| mesh.links().iter().all(|link| link.state == LivenessState::Up))).await;
+    let addresses = |mesh: &Mesh| mesh.links().iter().map(|link| link.address).collect::<Vec<_>>();
+    assert_eq!(addresses(&one), [end(12), end(2)]);
+    assert_eq!(addresses(&two), [end(11), end(1)]);
+    // Each fails alone, and comes back with the keys that it has.
+    for (at, other) in [(0, end(12)), (1, end(2))] {
+        faults[at].cut();
+        soon(one.until(|mesh| up_links(mesh) == [(other, true)])).await;
+        faults[at].mend();
+        let begin = tokio::time::Instant::now();
+        soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+        assert!(begin.elapsed() < Duration::from_millis(150), "{:?}", begin.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn a_transport_uses_the_mesh_and_a_socket_beside_it() {
     let domain = Domain::new("mesh.test");
@@ -497,8 +662,8 @@ fn what_cannot_start_says_why() {
     assert!(refused.to_string().contains("1000"), "{refused}");
 }
 
-/// Carries handshakes and no frames, as a path does that passes the first packets only.
-struct HandshakesOnly<L>(L);
+/// Carries handshakes and no frames while that is set, as a path does that passes the first packets only.
+struct HandshakesOnly<L>(L, Arc<AtomicBool>);
 
 impl<L: Link> Link for HandshakesOnly<L> {
     fn local(&self) -> SocketAddr {
@@ -515,7 +680,10 @@ impl<L: Link> Link for HandshakesOnly<L> {
         to: SocketAddr,
         frame: &[u8],
     ) -> Poll<Result<(), LinkSendError>> {
-        if is_frame(frame) { Poll::Ready(Ok(())) } else { self.0.poll_send(cx, to, frame) }
+        if is_frame(frame) && self.1.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        self.0.poll_send(cx, to, frame)
     }
 
     fn poll_recv(
@@ -570,18 +738,21 @@ async fn quic_finds_the_longest_packets_over_the_mesh() {
     panic!("packets remain short: {:?}", meshes[0].links());
 }
 
-#[tokio::test]
-async fn a_link_that_carries_handshakes_only_is_no_path() {
+/// Nodes 1 and 2 with a direct link, and node 3 as a relay between them. The link of node 1 carries handshakes
+/// only while the flag is set.
+fn triangle(is_broken: bool) -> ([Mesh; 3], Arc<AtomicBool>) {
     let domain = Domain::new("mesh.test");
     let [direct, near, far] = [1232; 3].map(MemorySegment::new);
     let start = |number, ports: [MeshPort; 2]| {
         let options = ports.into_iter().fold(options_of(&domain.identity(number), number), MeshOptions::port);
         Mesh::start(options).unwrap()
     };
-    let broken = MeshPort::new(HandshakesOnly(direct.link(end(1)))).neighbour(end(2));
+    let is_broken = Arc::new(AtomicBool::new(is_broken));
+    let broken = HandshakesOnly(direct.link(end(1)), Arc::clone(&is_broken));
+    let broken = MeshPort::new(broken).neighbour(end(2));
     let one = start(1, [broken, MeshPort::new(near.link(end(1))).neighbour(end(3))]);
     let two = start(2, [MeshPort::new(direct.link(end(2))), MeshPort::new(far.link(end(2)))]);
-    let _relay =
+    let relay =
         start(3, [MeshPort::new(near.link(end(3))), MeshPort::new(far.link(end(3))).neighbour(end(2))]);
     soon(one.reached(node(2))).await;
     soon(two.reached(node(1))).await;
@@ -593,3 +764,41 @@ async fn a_link_that_carries_handshakes_only_is_no_path() {
     assert_eq!(path.next, node(3));
     assert!(one.links().iter().all(|link| link.peer != node(2) || link.state != LivenessState::Up));
 }
+    ([one, two, relay], is_broken)
+}
+
+/// The next hop from the first node to node 2.
+fn next_hop(mesh: &Mesh) -> Option<NodeId> {
+    mesh.paths().into_iter().find(|path| path.destination == node(2)).map(|path| path.next)
+}
+
+/// A direct path whose handshakes go on and whose frames do not arrive any more: traffic takes the relay, and
+/// stays there while the dialler completes one handshake after the other. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_carries_handshakes_only_is_left() {
+    let ([one, two, _relay], is_broken) = triangle(false);
+    soon(one.until(|mesh| next_hop(mesh) == Some(node(2)))).await;
+    soon(one.until(|mesh| mesh.links().len() == 2)).await;
+    soon(two.reached(node(3))).await;
+    soon(one.until(|mesh| mesh.paths().iter().all(|path| path.backups > 0))).await;
+    is_broken.store(true, Ordering::Relaxed);
+    let (mut longest, mut last) = (Duration::ZERO, tokio::time::Instant::now());
+    for round in 0..1000 {
+        one.send(node(2), b"probe").unwrap();
+        while timeout(Duration::from_millis(10), two.recv()).await.is_ok() {
+            longest = longest.max(last.elapsed());
+            last = tokio::time::Instant::now();
+        }
+        assert!(round < 20 || next_hop(&one) == Some(node(3)), "round {round}: {:?}", one.paths());
+    }
+    longest = longest.max(last.elapsed());
+    assert!(longest < Duration::from_millis(150), "{longest:?}");
+    let direct = one.links().into_iter().find(|link| link.peer == node(2)).unwrap();
+    assert_eq!((direct.state, direct.number), (LivenessState::Down, 0));
+    is_broken.store(false, Ordering::Relaxed);
+    soon(one.until(|mesh| next_hop(mesh) == Some(node(2)))).await;
+}
+
+#[tokio::test]
+async fn a_link_that_carries_handshakes_only_is_no_path() {
+    let ([one, two, _relay], _) = triangle(true);

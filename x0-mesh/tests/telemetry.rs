@@ -156,17 +156,20 @@ fn links_and_paths_of_a_mesh_are_published() {
             let now = values(&snapshotter);
             let value = |name: &str| now[&format!("x0_mesh_{name}")].0;
             let (near, far) = (node(2).to_string(), node(3).to_string());
-            assert_eq!(value(&format!("link_up {near} 0")), 1.0);
-            assert_eq!(value(&format!("link_mtu_bytes {near} 0")), 1200.0);
+            assert_eq!(value(&format!("link_up {near} 0 0")), 1.0);
+            assert_eq!(value(&format!("link_mtu_bytes {near} 0 0")), 1200.0);
             assert_eq!(value(&format!("path_next_hop {far} {near}")), 1.0);
             assert_eq!(value(&format!("path_mtu_bytes {far}")), 1200.0);
             assert!(value(&format!("path_metric {far}")) > value(&format!("path_metric {near}")));
-            let sent = value(&format!("link_bytes_total {near} 0 sent"));
-            let control = value(&format!("link_control_bytes_total {near} 0"));
+            let sent = value(&format!("link_bytes_total {near} 0 0 sent"));
+            let control = value(&format!("link_control_bytes_total {near} 0 0"));
             assert!(sent >= control + 1000.0, "{sent} {control}");
-            assert!(value(&format!("link_bytes_total {near} 0 received")) > 0.0);
+            assert!(value(&format!("link_bytes_total {near} 0 0 received")) > 0.0);
             for name in ["link_rtt_seconds", "link_quality"] {
-                assert!(now.keys().any(|key| key.starts_with(&format!("x0_mesh_{name} {near} 0"))), "{name}");
+                assert!(
+                    now.keys().any(|key| key.starts_with(&format!("x0_mesh_{name} {near} 0 0"))),
+                    "{name}"
+                );
             }
             let mut relay = telemetry::PathGauges::new();
             relay.publish(&two);
@@ -177,7 +180,7 @@ fn links_and_paths_of_a_mesh_are_published() {
             gauges.publish(&one);
             let now = values(&snapshotter);
             let value = |name: &str| now[&format!("x0_mesh_{name}")].0;
-            assert_eq!(value(&format!("link_up {near} 0")), 0.0);
+            assert_eq!(value(&format!("link_up {near} 0 0")), 0.0);
             assert_eq!(value(&format!("path_next_hop {far} {near}")), 0.0);
             assert_eq!(value(&format!("path_mtu_bytes {far}")), 0.0);
             assert!(value(&format!("path_metric {far}")).is_nan());

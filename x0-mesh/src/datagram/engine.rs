@@ -30,6 +30,9 @@ use routes::Routes;
 const DOWN_RECENTLY: Duration = Duration::from_secs(60);
 /// Probes to all links that are down for longer, in a second.
 const DOWN_PROBES_PER_SECOND: u32 = 160;
+/// A link that is down for so long may lead to another address of the neighbour. A link that has its first
+/// keys comes up sooner.
+const DOWN_REUSABLE: Duration = Duration::from_secs(1);
 /// A link that is down for so long may be ended in favour of a new neighbour.
 const DOWN_REPLACEABLE: Duration = Duration::from_secs(10);
 
@@ -61,7 +64,7 @@ const DOWN_REPLACEABLE: Duration = Duration::from_secs(10);
 ///     ends[at].add_port(port, PortOptions::new(1232));
 ///     let (peer, address) = (nodes[1 - at], addresses[1 - at]);
 ///     let keys = FrameKeys::new(&material, at == 0);
-///     ends[at].handle(now, Input::Keyed { port, peer, address, keys })?;
+///     ends[at].handle(now, Input::Keyed { port, peer, number: 0, address, keys })?;
 /// }
 /// let mut arrived = None;
 /// while arrived.is_none() {
@@ -103,7 +106,7 @@ pub struct Datagrams {
     /// Ports with a queue: what they send is marked.
     busy: BTreeSet<PortId>,
     links: Links,
-    by_peer: BTreeMap<(PortId, NodeId), LinkId>,
+    by_peer: BTreeMap<(PortId, NodeId, u8), LinkId>,
     /// Two links may have the same index.
     by_index: BTreeMap<u32, Vec<LinkId>>,
     links_made: u32,
@@ -123,6 +126,10 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
+    /// How many links to one neighbour a port has at most, each for another address: four that this node has
+    /// dialled, and as many that the neighbour has, the first one shared.
+    pub const LINK_NUMBERS: u8 = 7;
+
     /// A node without ports.
     #[must_use]
     pub fn new(local: NodeId, options: DatagramOptions) -> Datagrams {
@@ -167,7 +174,9 @@ impl Datagrams {
     pub fn handle(&mut self, now: Duration, input: Input<'_>) -> Result<(), HandleError> {
         self.now = self.now.max(now);
         let result = match input {
-            Input::Keyed { port, peer, address, keys } => self.keyed(port, peer, address, keys),
+            Input::Keyed { port, peer, number, address, keys } => {
+                self.keyed((port, peer, number), address, keys)
+            }
             Input::Ended { link } => self.ended(link),
             Input::Frame { port, from, frame } => {
                 self.frame(port, from, frame);
@@ -239,6 +248,7 @@ impl Datagrams {
                 link: link.id,
                 port: link.port,
                 peer: link.peer,
+                number: link.number,
                 address: link.address,
                 seen_as: link.seen_as,
                 state: link.state(),
@@ -258,10 +268,33 @@ impl Datagrams {
         })
     }
 
-    /// The link to a peer on a port, once it has keys.
+    /// The link with this number to a peer on a port, once it has keys.
     #[must_use]
-    pub fn link(&self, port: PortId, peer: NodeId) -> Option<LinkId> {
-        self.by_peer.get(&(port, peer)).copied()
+    pub fn link(&self, port: PortId, peer: NodeId, number: u8) -> Option<LinkId> {
+        self.by_peer.get(&(port, peer, number)).copied()
+    }
+
+    /// The number of the link that this node makes by dialling a peer at an address: that of the link which
+    /// leads there, else of one that has been down for a second or more, else a free one. `None` if all are
+    /// in use, for other addresses.
+    ///
+    /// Numbers above 0 that one node chooses are odd, those of the other even, so that ends that dial each
+    /// other at once do not choose the same number for different addresses.
+    #[must_use]
+    pub fn link_number(&self, port: PortId, peer: NodeId, address: SocketAddr) -> Option<u8> {
+        let links = || {
+            let ids = self.by_peer.range((port, peer, 0)..=(port, peer, u8::MAX));
+            ids.filter_map(|(_, id)| self.links.get(*id))
+        };
+        if let Some(link) = links().find(|link| link.address == address) {
+            return Some(link.number);
+        }
+        let is_own = |number: u8| number == 0 || (number % 2 == 1) == (self.local < peer);
+        let is_over = |link: &&Link| link.down_since.is_some_and(|since| since + DOWN_REUSABLE <= self.now);
+        let own = || links().filter(|link| is_own(link.number));
+        let is_free = |number: &u8| is_own(*number) && !self.by_peer.contains_key(&(port, peer, *number));
+        let free = (0..Datagrams::LINK_NUMBERS).find(is_free);
+        own().find(is_over).map(|link| link.number).or(free)
     }
 
     /// The state of a link, `None` if there is no such link.
@@ -284,8 +317,7 @@ impl Datagrams {
 
     fn keyed(
         &mut self,
-        port: PortId,
-        peer: NodeId,
+        (port, peer, number): (PortId, NodeId, u8),
         address: SocketAddr,
         keys: FrameKeys,
     ) -> Result<(), HandleError> {
@@ -295,15 +327,19 @@ impl Datagrams {
         if peer == self.local {
             return Err(HandleError::LinkToSelf { port });
         }
-        let id = if let Some(id) = self.by_peer.get(&(port, peer)) {
+        let numbers = Datagrams::LINK_NUMBERS;
+        if number >= numbers {
+            return Err(HandleError::Number { peer, number, numbers });
+        }
+        let id = if let Some(id) = self.by_peer.get(&(port, peer, number)) {
             *id
         } else {
             self.make_room(peer)?;
             let id = LinkId(self.links_made);
             // After 2^32 links numbers are used again, of links that ended long ago.
             self.links_made = self.links_made.wrapping_add(1);
-            self.by_peer.insert((port, peer), id);
-            self.links.insert(Link::new(id, port, peer, address, mtu, liveness));
+            self.by_peer.insert((port, peer, number), id);
+            self.links.insert(Link::new(id, (port, peer, number), address, mtu, liveness));
             id
         };
         let Some(link) = self.links.get_mut(id) else { return Err(HandleError::UnknownLink { link: id }) };
@@ -380,7 +416,7 @@ impl Datagrams {
         self.stats.unlabelled += waiting as u64;
         self.set_down(id, false);
         let link = self.links.remove(id).ok_or(HandleError::UnknownLink { link: id })?;
-        self.by_peer.remove(&(link.port, link.peer));
+        self.by_peer.remove(&(link.port, link.peer, link.number));
         for index in link.indices() {
             self.forget_index(index, id);
         }

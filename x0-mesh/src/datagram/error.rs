@@ -53,6 +53,18 @@ pub enum HandleError {
         /// The port.
         port: PortId,
     },
+    /// A peer names a link by a number that does not exist.
+    #[error(
+        "{peer} names link {number}, where there are {numbers}: the peer breaks the protocol; nothing changed"
+    )]
+    Number {
+        /// The neighbour.
+        peer: NodeId,
+        /// The number.
+        number: u8,
+        /// How many links to one neighbour a port has at most.
+        numbers: u8,
+    },
     /// There are as many links as the options allow.
     #[error("the link to {peer} is beyond the limit of {links_max}: raise `links_max`; the link is not used")]
     Full {

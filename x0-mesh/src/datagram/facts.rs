@@ -19,6 +19,9 @@ pub struct LinkFacts {
     pub port: PortId,
     /// The neighbour.
     pub peer: NodeId,
+    /// The number of the link among those to the neighbour on the port: 0, unless the neighbour was reached
+    /// at several addresses.
+    pub number: u8,
     /// Where the neighbour is.
     pub address: SocketAddr,
     /// Where the neighbour sees this node, once it has said so.

@@ -35,7 +35,8 @@ impl Pair {
             let mut end = Datagrams::new(local, DatagramOptions::new(at as u64 + 1));
             end.add_port(PORT, PortOptions::new(1232));
             let keys = FrameKeys::new(&[3; FrameKeys::MATERIAL_LEN], at == 0);
-            let input = Input::Keyed { port: PORT, peer: nodes[1 - at], address: address(1 - at), keys };
+            let input =
+                Input::Keyed { port: PORT, peer: nodes[1 - at], number: 0, address: address(1 - at), keys };
             // A first link is not refused.
             let _ = end.handle(Duration::ZERO, input);
             ends.push(end);
@@ -146,7 +147,8 @@ impl Pair {
                 let _ = end.handle(self.now, Input::Ended { link });
             }
             let keys = FrameKeys::new(material, at == 0);
-            let input = Input::Keyed { port: PORT, peer: locals[1 - at], address: address(1 - at), keys };
+            let input =
+                Input::Keyed { port: PORT, peer: locals[1 - at], number: 0, address: address(1 - at), keys };
             let _ = end.handle(self.now, input);
         }
         self.sent.clear();

@@ -31,6 +31,11 @@ pub enum Input<'a> {
         port: PortId,
         /// The node that the SVID names.
         peer: NodeId,
+        /// The number of the link among those to the peer on the port, less than
+        /// [`Datagrams::LINK_NUMBERS`](super::Datagrams::LINK_NUMBERS): both ends hand in the same one, which
+        /// the client of the connection has found with
+        /// [`Datagrams::link_number`](super::Datagrams::link_number).
+        number: u8,
         /// Where it is on the port.
         address: SocketAddr,
         /// The keys of that connection.

@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) port: PortId,
     pub(super) peer: NodeId,
+    /// Among the links to the peer on the port.
+    pub(super) number: u8,
     pub(super) address: SocketAddr,
     /// The newest last. Never empty.
     keys: Vec<KeySet>,
@@ -88,8 +90,7 @@ pub(super) enum Sent {
 impl Link {
     pub(super) fn new(
         id: LinkId,
-        port: PortId,
-        peer: NodeId,
+        (port, peer, number): (PortId, NodeId, u8),
         address: SocketAddr,
         frame_len_max: usize,
         liveness: LivenessOptions,
@@ -98,6 +99,7 @@ impl Link {
             id,
             port,
             peer,
+            number,
             address,
             keys: Vec::new(),
             detection: Detection::new(liveness),

@@ -59,6 +59,8 @@ pub(super) struct Core {
     ports: Vec<Port>,
     /// When the SVID of each link's peer expires.
     expiries: BTreeMap<LinkId, SystemTime>,
+    /// The address that each link was last dialled at. A link that is down may lead to another one.
+    dialled: BTreeMap<LinkId, SocketAddr>,
     clock_check: Duration,
     /// Links that want new keys.
     pub(super) renewals: BTreeSet<LinkId>,
@@ -89,6 +91,7 @@ impl Core {
             engine,
             ports,
             expiries: BTreeMap::new(),
+            dialled: BTreeMap::new(),
             clock_check: Duration::ZERO,
             renewals: BTreeSet::new(),
             changes: Changes::default(),
@@ -260,6 +263,7 @@ impl Core {
                 }
                 Output::LinkChanged { link, reason: None, .. } => {
                     self.expiries.remove(&link);
+                    self.dialled.remove(&link);
                     self.renewals.remove(&link);
                     self.changes.links = true;
                     self.senders.wake_all();
@@ -415,7 +419,8 @@ impl Core {
         self.senders.tries(None);
     }
 
-    /// The neighbours have keys, until the peer's SVID expires.
+    /// The neighbours have keys, until the peer's SVID expires: the link, and its number. Without a number
+    /// this node has dialled, and chooses one.
     ///
     /// # Errors
     /// [`HandleError`]; nothing changed.
@@ -423,17 +428,29 @@ impl Core {
         &mut self,
         now: Duration,
         (port, peer, address): (PortId, NodeId, SocketAddr),
+        number: Option<u8>,
         keys: FrameKeys,
         expiry: SystemTime,
-    ) -> Result<LinkId, HandleError> {
-        self.engine.handle(now, Input::Keyed { port, peer, address, keys })?;
-        let id = self.engine.link(port, peer).ok_or(HandleError::UnknownPort { port })?;
+    ) -> Result<(LinkId, u8), HandleError> {
+        let numbers = Datagrams::LINK_NUMBERS;
+        let chosen = number.or_else(|| self.engine.link_number(port, peer, address)).unwrap_or(numbers);
+        self.engine.handle(now, Input::Keyed { port, peer, number: chosen, address, keys })?;
+        let id = self.engine.link(port, peer, chosen).ok_or(HandleError::UnknownPort { port })?;
         self.renewals.remove(&id);
         self.expiries.insert(id, expiry);
+        if number.is_none() {
+            self.dialled.insert(id, address);
+            self.changes.links = true;
+        }
         self.clock_check = now;
         self.flush(now);
         self.wake();
-        Ok(id)
+        Ok((id, chosen))
+    }
+
+    /// Whether a link leads to an address that it was dialled at, and not to another one since.
+    pub(super) fn leads_to(&self, link: LinkId, address: SocketAddr) -> bool {
+        self.dialled.get(&link).is_some_and(|dialled| *dialled == address)
     }
 
     pub(super) fn wake(&self) {

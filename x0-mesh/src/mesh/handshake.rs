@@ -24,6 +24,8 @@ const LINGERING_MAX: usize = 1024;
 const REDIAL: Duration = Duration::from_millis(150);
 /// The close code of a neighbour that cannot be used.
 const REFUSED: VarInt = VarInt::from_u32(1);
+/// Its text.
+const REFUSED_TEXT: &[u8] = b"the SVID does not name another node, or there are too many links";
 
 /// The settings of all ports.
 #[derive(Debug, Clone)]
@@ -38,16 +40,19 @@ pub(super) struct Timing {
 /// A neighbour with keys.
 struct Keyed {
     link: LinkId,
+    /// See [`Datagrams::link_number`](crate::datagram::Datagrams::link_number).
+    number: u8,
     /// When new keys are due.
     renew_in: Duration,
 }
 
-/// Takes the keys of a connection whose TLS handshake is complete on this side.
+/// Takes the keys of a connection whose TLS handshake is complete on this side. The server hands in the number
+/// of the link, which the client has chosen.
 fn take_keys(
     shared: &Weak<Shared>,
     port: PortId,
     connection: &Connection,
-    is_client: bool,
+    number: Option<u8>,
     keys_lifetime: Duration,
 ) -> Option<Keyed> {
     let shared = shared.upgrade()?;
@@ -62,12 +67,26 @@ fn take_keys(
     let expiry = x0_identity::peer_not_after(&chain).ok()? + Duration::from_secs(1);
     let mut material = [0; FrameKeys::MATERIAL_LEN];
     connection.export_keying_material(&mut material, FrameKeys::LABEL, b"").ok()?;
-    let keys = FrameKeys::new(&material, is_client);
+    let keys = FrameKeys::new(&material, number.is_none());
     let address = connection.remote_address();
     let now = shared.now();
-    let link = shared.lock().keyed(now, (port, peer, address), keys, expiry).ok()?;
+    let (link, number) = shared.lock().keyed(now, (port, peer, address), number, keys, expiry).ok()?;
     let valid = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-    Some(Keyed { link, renew_in: (valid / 2).clamp(Duration::from_millis(100), keys_lifetime) })
+    Some(Keyed { link, number, renew_in: (valid / 2).clamp(Duration::from_millis(100), keys_lifetime) })
+}
+
+/// Sends the number of the link to the server.
+async fn send_number(connection: &Connection, number: u8) -> Option<()> {
+    let mut stream = connection.open_uni().await.ok()?;
+    stream.write_all(&[number]).await.ok()?;
+    stream.finish().ok()
+}
+
+/// The number of the link, from the client.
+async fn receive_number(connection: &Connection) -> Option<u8> {
+    let mut number = [0];
+    connection.accept_uni().await.ok()?.read_exact(&mut number).await.ok()?;
+    Some(number[0])
 }
 
 /// Keeps a connection until the other end has certainly taken its keys.
@@ -116,9 +135,14 @@ async fn accept(
     timing: &Timing,
 ) -> Option<Connection> {
     let connecting = incoming.accept().ok()?;
-    let connection = timeout(timing.dial_timeout, connecting).await.ok()?.ok()?;
-    if take_keys(&shared, port, &connection, false, timing.keys_lifetime).is_none() {
-        connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
+    let handshake = async {
+        let connection = connecting.await.ok()?;
+        let number = receive_number(&connection).await?;
+        Some((connection, number))
+    };
+    let (connection, number) = timeout(timing.dial_timeout, handshake).await.ok()??;
+    if take_keys(&shared, port, &connection, Some(number), timing.keys_lifetime).is_none() {
+        connection.close(REFUSED, REFUSED_TEXT);
         return None;
     }
     Some(connection)
@@ -144,11 +168,13 @@ impl Dialler {
         // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
         let connecting = self.endpoint.connect_with(self.client.clone(), address, "x0-mesh").ok()?;
         let connection = timeout(self.timing.dial_timeout, connecting).await.ok()?.ok()?;
-        let keyed = take_keys(&self.shared, self.port, &connection, true, self.timing.keys_lifetime);
-        if keyed.is_none() {
-            connection.close(REFUSED, b"the SVID does not name another node, or there are too many links");
-        }
-        Some((keyed?, connection))
+        let keyed = take_keys(&self.shared, self.port, &connection, None, self.timing.keys_lifetime);
+        let Some(keyed) = keyed else {
+            connection.close(REFUSED, REFUSED_TEXT);
+            return None;
+        };
+        send_number(&connection, keyed.number).await?;
+        Some((keyed, connection))
     }
 
     /// Dials a neighbour whenever its link needs keys, until the task is aborted.
@@ -167,7 +193,7 @@ impl Dialler {
                 continue;
             };
             lingering.spawn(linger(connection));
-            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
+            if !needed(&self.shared, keyed, address, &mut jitter, &mut pause, &self.timing).await {
                 return;
             }
         }
@@ -186,17 +212,18 @@ impl Dialler {
                 reached.await;
             }
             lingering.spawn(linger(connection));
-            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
+            if !needed(&self.shared, keyed, address, &mut jitter, &mut pause, &self.timing).await {
                 return;
             }
         }
     }
 }
 
-/// Waits until new keys are needed; false when the mesh has ended.
+/// Waits until the link of an address needs new keys; false when the mesh has ended.
 async fn needed(
     shared: &Weak<Shared>,
     keyed: Keyed,
+    address: SocketAddr,
     jitter: &mut Jitter,
     pause: &mut Duration,
     timing: &Timing,
@@ -210,7 +237,9 @@ async fn needed(
         let notified = changed.notified();
         let (state, wants_renewal) = {
             let core = strong.lock();
-            (core.engine.link_state(keyed.link), core.renewals.contains(&keyed.link))
+            // A link that was down while another address of the neighbour answered leads there now.
+            let state = core.engine.link_state(keyed.link).filter(|_| core.leads_to(keyed.link, address));
+            (state, core.renewals.contains(&keyed.link))
         };
         drop(strong);
         let now = Instant::now();

@@ -409,7 +409,8 @@ fn quic_configs(options: &MeshOptions) -> Result<(quinn::ServerConfig, quinn::Cl
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        // The number of the link.
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
         // Fits.
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
         .initial_rtt(Duration::from_millis(50))

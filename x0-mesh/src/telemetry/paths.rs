@@ -16,6 +16,9 @@ const DESTINATIONS_MAX: usize = 512;
 /// Next hops of one destination that get a series of their own.
 const HOPS_MAX: usize = 8;
 
+/// A link by its port, its neighbour and its number.
+type LinkKey = (PortId, NodeId, u8);
+
 /// The gauges of the links and paths of a [`Mesh`], set when they are published: a node that nobody reads
 /// does no work for them.
 ///
@@ -23,7 +26,7 @@ const HOPS_MAX: usize = 8;
 /// links, the first 512 destinations and the first 8 next hops of each have series.
 #[derive(Debug, Default)]
 pub struct PathGauges {
-    links: BTreeMap<(PortId, NodeId), LinkGauges>,
+    links: BTreeMap<LinkKey, LinkGauges>,
     destinations: BTreeMap<NodeId, Destination>,
     totals: Option<Totals>,
 }
@@ -41,23 +44,22 @@ struct LinkGauges {
 }
 
 impl LinkGauges {
-    fn new(port: PortId, peer: NodeId) -> LinkGauges {
-        let (peer, port) = (peer.to_string(), port.0.to_string());
+    fn new((port, peer, number): LinkKey) -> LinkGauges {
+        let (peer, port, link) = (peer.to_string(), port.0.to_string(), number.to_string());
         let ways = ["sent", "received"];
         let [sent, received] = ways.map(|way| {
-            counter!("x0_mesh_link_bytes_total", "peer" => peer.clone(), "port" => port.clone(), "direction" => way)
+            counter!("x0_mesh_link_bytes_total", "peer" => peer.clone(), "port" => port.clone(), "link" => link.clone(), "direction" => way)
         });
-        let control =
-            counter!("x0_mesh_link_control_bytes_total", "peer" => peer.clone(), "port" => port.clone());
+        let control = counter!("x0_mesh_link_control_bytes_total", "peer" => peer.clone(), "port" => port.clone(), "link" => link.clone());
         LinkGauges {
-            up: gauge!("x0_mesh_link_up", "peer" => peer.clone(), "port" => port.clone()),
-            rtt: gauge!("x0_mesh_link_rtt_seconds", "peer" => peer.clone(), "port" => port.clone()),
+            up: gauge!("x0_mesh_link_up", "peer" => peer.clone(), "port" => port.clone(), "link" => link.clone()),
+            rtt: gauge!("x0_mesh_link_rtt_seconds", "peer" => peer.clone(), "port" => port.clone(), "link" => link.clone()),
             quality: ways.map(|way| {
-                gauge!("x0_mesh_link_quality", "peer" => peer.clone(), "port" => port.clone(), "direction" => way)
+                gauge!("x0_mesh_link_quality", "peer" => peer.clone(), "port" => port.clone(), "link" => link.clone(), "direction" => way)
             }),
             bytes: [sent, received, control],
             before: [0; 3],
-            mtu: gauge!("x0_mesh_link_mtu_bytes", "peer" => peer, "port" => port),
+            mtu: gauge!("x0_mesh_link_mtu_bytes", "peer" => peer, "port" => port, "link" => link),
         }
     }
 
@@ -179,10 +181,10 @@ impl PathGauges {
     /// Sets the gauges to the present state of a mesh, always of the same one. May be called on any thread.
     pub fn publish(&mut self, mesh: &Mesh) {
         let links: BTreeMap<_, _> =
-            mesh.links().into_iter().map(|link| ((link.port, link.peer), link)).collect();
-        for (port, peer) in links.keys() {
+            mesh.links().into_iter().map(|link| ((link.port, link.peer, link.number), link)).collect();
+        for key in links.keys() {
             if self.links.len() < LINKS_MAX {
-                self.links.entry((*port, *peer)).or_insert_with(|| LinkGauges::new(*port, *peer));
+                self.links.entry(*key).or_insert_with(|| LinkGauges::new(*key));
             }
         }
         for (key, gauges) in &mut self.links {

@@ -251,7 +251,7 @@ mod tests {
         let (port, address) = (PortId(0), SocketAddr::from(([10, 0, 0, 1], 2)));
         end.add_port(port, PortOptions::new(1232));
         let keys = FrameKeys::new(&[3; FrameKeys::MATERIAL_LEN], true);
-        end.handle(Duration::ZERO, Input::Keyed { port, peer: node(2), address, keys }).unwrap();
+        end.handle(Duration::ZERO, Input::Keyed { port, peer: node(2), number: 0, address, keys }).unwrap();
         let (is_message, ecn) = (false, Ecn::Ect0);
         let header = Header { hop_limit: 9, announces: false, is_message, ecn, label: 0, bound: None };
         for (destination, flag) in [(3, false), (1, false), (1, true)] {

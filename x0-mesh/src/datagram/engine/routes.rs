@@ -130,7 +130,8 @@ mod tests {
                 end.add_port(PORT, PortOptions::new(1232));
                 let (peer, address) = (node(1 - at), address(1 - at));
                 let keys = FrameKeys::new(&[5; FrameKeys::MATERIAL_LEN], at == 0);
-                end.handle(Duration::ZERO, Input::Keyed { port: PORT, peer, address, keys }).unwrap();
+                end.handle(Duration::ZERO, Input::Keyed { port: PORT, peer, number: 0, address, keys })
+                    .unwrap();
             }
             let mut pair = Pair { now: Duration::ZERO, ends, flying: VecDeque::new() };
             // The label of a datagram becomes known on the way.

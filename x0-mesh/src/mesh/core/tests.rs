@@ -171,9 +171,11 @@ impl Pair {
         let material = [9; FrameKeys::MATERIAL_LEN];
         let expiry = SystemTime::now() + Duration::from_secs(3600);
         let place = (PORT, node(2), at(2));
-        pair.core.keyed(pair.now, place, FrameKeys::new(&material, true), expiry).unwrap();
+        pair.core.keyed(pair.now, place, None, FrameKeys::new(&material, true), expiry).unwrap();
         let keys = FrameKeys::new(&material, false);
-        pair.peer.handle(pair.now, Input::Keyed { port: PORT, peer: node(1), address: at(1), keys }).unwrap();
+        pair.peer
+            .handle(pair.now, Input::Keyed { port: PORT, peer: node(1), number: 0, address: at(1), keys })
+            .unwrap();
         pair.pass(300);
         pair.core.send(pair.now, node(2), Ecn::Ect0, b"label", 5);
         pair.peer.send_many(pair.now, node(1), Ecn::Ect0, b"label", 5).unwrap();
@@ -309,9 +311,10 @@ impl Relay {
         let material = [5; FrameKeys::MATERIAL_LEN];
         let expiry = SystemTime::now() + Duration::from_secs(3600);
         let place = (FAR, node(3), at(3));
-        pair.core.keyed(pair.now, place, FrameKeys::new(&material, true), expiry).unwrap();
+        pair.core.keyed(pair.now, place, None, FrameKeys::new(&material, true), expiry).unwrap();
         let keys = FrameKeys::new(&material, false);
-        far.handle(pair.now, Input::Keyed { port: PORT, peer: node(1), address: at(1), keys }).unwrap();
+        far.handle(pair.now, Input::Keyed { port: PORT, peer: node(1), number: 0, address: at(1), keys })
+            .unwrap();
         let mut relay = Relay { pair, far, wire };
         relay.pass(600);
         relay.pair.peer.send_many(relay.pair.now, node(3), Ecn::Ect0, b"label", 5).unwrap();
@@ -438,7 +441,7 @@ fn a_sender_waits_for_the_port_towards_its_peer() {
         } else {
             // The link of the busy port ends, and with it the route.
             let core = &mut relay.pair.core;
-            let link = core.engine.link(FAR, node(3)).unwrap();
+            let link = core.engine.link(FAR, node(3), 0).unwrap();
             core.engine.handle(relay.pair.now, Input::Ended { link }).unwrap();
             core.flush(relay.pair.now);
         }
@@ -480,9 +483,11 @@ fn a_sender_goes_on_over_another_link_to_its_peer() {
     let material = [5; FrameKeys::MATERIAL_LEN];
     let expiry = SystemTime::now() + Duration::from_secs(3600);
     let place = (FAR, node(2), at(2));
-    pair.core.keyed(pair.now, place, FrameKeys::new(&material, true), expiry).unwrap();
+    pair.core.keyed(pair.now, place, None, FrameKeys::new(&material, true), expiry).unwrap();
     let keys = FrameKeys::new(&material, false);
-    pair.peer.handle(pair.now, Input::Keyed { port: FAR, peer: node(1), address: at(1), keys }).unwrap();
+    pair.peer
+        .handle(pair.now, Input::Keyed { port: FAR, peer: node(1), number: 0, address: at(1), keys })
+        .unwrap();
     // Both links come up: frames of each port arrive over its own wire.
     let pass = |pair: &mut Pair, times: usize, is_first_cut: bool| {
         for _ in 0..times {
@@ -534,17 +539,19 @@ fn a_replaced_link_has_no_expiry_and_no_renewal() {
     let keyed = |pair: &mut Pair| {
         let keys = FrameKeys::new(&[8; FrameKeys::MATERIAL_LEN], true);
         let expiry = SystemTime::now() + Duration::from_secs(3600);
-        pair.core.keyed(pair.now, (PORT, node(3), at(3)), keys, expiry)
+        pair.core.keyed(pair.now, (PORT, node(3), at(3)), None, keys, expiry)
     };
     assert!(matches!(keyed(&mut pair), Err(HandleError::Full { .. })));
-    let old = pair.core.engine.link(PORT, node(2)).unwrap();
+    let old = pair.core.engine.link(PORT, node(2), 0).unwrap();
     pair.core.renewals.insert(old);
     for _ in 0..120 {
         pair.now += 100 * MS;
         pair.round();
     }
-    let new = keyed(&mut pair).unwrap();
+    let (new, number) = keyed(&mut pair).unwrap();
+    assert_eq!(number, 0);
     assert_eq!(pair.core.expiries.keys().collect::<Vec<_>>(), [&new]);
+    assert!(pair.core.leads_to(new, at(3)) && !pair.core.leads_to(old, at(2)));
     assert!(pair.core.renewals.is_empty());
 }
 
