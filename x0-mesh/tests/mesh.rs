@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use quic_common::{Domain, down, node, receive, send, soon, up};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::time::timeout;
 use x0_identity::{Identity, NodeId};
 use x0_mesh::datagram::is_frame;
@@ -422,7 +423,6 @@ async fn udp_links_carry_a_mesh_and_floods() {
     let _ = soon(down(&mut far, 1)).await;
 }
 
-/// A node that is reached over the mesh by members and directly by others, on one transport.
 /// A link that loses the frames of one address, in both directions, while that is set.
 struct WithoutAddress<L>(L, Arc<Mutex<Option<IpAddr>>>);
 
@@ -584,6 +584,7 @@ async fn a_link_that_is_down_is_used_for_another_address() {
     }
 }
 
+/// A node that is reached over the mesh by members and directly by others, on one transport.
 #[tokio::test]
 async fn a_transport_uses_the_mesh_and_a_socket_beside_it() {
     let domain = Domain::new("mesh.test");
@@ -648,6 +649,81 @@ async fn a_transport_on_an_ended_mesh_says_so() {
     let sent = soon(transport.send(&Transmit { to, lane: Lane::Bulk, payload: b"x" })).await;
     assert!(sent.is_err());
     assert_eq!(transport.local(), node(1));
+}
+
+/// The epochs of a transport end with its mesh, and a peer at an address that is no node's is unreachable:
+/// neither keeps the transport from closing. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_cannot_send_ends_its_epochs_and_closes() {
+    let domain = Domain::new("mesh.test");
+    for is_ended in [false, true] {
+        let mut nodes = Nodes::line(&domain, 2);
+        let epoch = up(&mut nodes.transports[0], 2).await;
+        let mut transport = nodes.transports.remove(0);
+        let nowhere = SocketAddr::from(([192, 0, 2, 1], 7));
+        transport.peers().set_peer(node(9), nowhere);
+        let reason = down(&mut transport, 9).await.1;
+        assert_eq!(reason, DownReason::Unreachable);
+        if is_ended {
+            drop(nodes.meshes.remove(0));
+            assert_eq!(down(&mut transport, 2).await.0, epoch);
+        }
+        let begin = tokio::time::Instant::now();
+        soon(transport.close()).await;
+        assert!(begin.elapsed() < Duration::from_secs(1), "{is_ended}: {:?}", begin.elapsed());
+    }
+}
+
+/// A socket that cannot send while that is set.
+#[derive(Debug)]
+struct Failing(Arc<dyn AsyncUdpSocket>, AtomicBool);
+
+impl AsyncUdpSocket for Failing {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.0).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::NetworkDown.into());
+        }
+        self.0.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [quinn::udp::RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_recv(cx, buffers, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// quinn abandons a connection whose socket fails, and never takes it out of its endpoint. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn a_transport_closes_although_its_socket_fails() {
+    let domain = Domain::new("mesh.test");
+    let mut nodes = Nodes::line(&domain, 2);
+    nodes.transports.remove(0).close().await;
+    let socket = Arc::new(Failing(nodes.meshes[0].socket(), AtomicBool::new(false)));
+    let identity = domain.identity(1);
+    let (server, client) = (identity.server_config(), identity.client_config());
+    let options = QuicOptions::new(node(1), address(node(1)), server, client).peer(node(2), address(node(2)));
+    let mut transport = QuicTransport::bind_on(options, Arc::clone(&socket) as _).unwrap();
+    up(&mut transport, 2).await;
+    socket.1.store(true, Ordering::Relaxed);
+    send(&mut transport, 2, Lane::Ordered(0), b"lost").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(socket);
+    let begin = tokio::time::Instant::now();
+    soon(transport.close()).await;
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
 }
 
 #[test]
@@ -754,16 +830,6 @@ fn triangle(is_broken: bool) -> ([Mesh; 3], Arc<AtomicBool>) {
     let two = start(2, [MeshPort::new(direct.link(end(2))), MeshPort::new(far.link(end(2)))]);
     let relay =
         start(3, [MeshPort::new(near.link(end(3))), MeshPort::new(far.link(end(3))).neighbour(end(2))]);
-    soon(one.reached(node(2))).await;
-    soon(two.reached(node(1))).await;
-    // The handshake is complete.
-    soon(one.until(|mesh| mesh.links().iter().any(|link| link.peer == node(2)))).await;
-    one.send(node(2), b"around").unwrap();
-    assert_eq!(soon(two.recv()).await, (node(1), b"around".to_vec()));
-    let path = one.paths().into_iter().find(|path| path.destination == node(2)).unwrap();
-    assert_eq!(path.next, node(3));
-    assert!(one.links().iter().all(|link| link.peer != node(2) || link.state != LivenessState::Up));
-}
     ([one, two, relay], is_broken)
 }
 
@@ -802,3 +868,13 @@ async fn a_path_that_carries_handshakes_only_is_left() {
 #[tokio::test]
 async fn a_link_that_carries_handshakes_only_is_no_path() {
     let ([one, two, _relay], _) = triangle(true);
+    soon(one.reached(node(2))).await;
+    soon(two.reached(node(1))).await;
+    // The handshake is complete.
+    soon(one.until(|mesh| mesh.links().iter().any(|link| link.peer == node(2)))).await;
+    one.send(node(2), b"around").unwrap();
+    assert_eq!(soon(two.recv()).await, (node(1), b"around".to_vec()));
+    let path = one.paths().into_iter().find(|path| path.destination == node(2)).unwrap();
+    assert_eq!(path.next, node(3));
+    assert!(one.links().iter().all(|link| link.peer != node(2) || link.state != LivenessState::Up));
+}

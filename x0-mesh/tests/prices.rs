@@ -99,7 +99,10 @@ async fn a_lane_without_a_budget_waits_for_the_free_path() {
     fault.cut();
     soon(one.until(|mesh| price(mesh) == Some(9))).await;
     assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+    let begin = tokio::time::Instant::now();
     receiver.close().await;
+    println!("closed after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(4), "{:?}", begin.elapsed());
     let event = soon(sender.event()).await;
     assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
     assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Ready(Err(SendError::Unreachable { peer: node(2) })));

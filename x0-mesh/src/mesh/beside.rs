@@ -47,7 +47,8 @@ impl AsyncUdpSocket for Beside {
         // §2.5.5.2).
         let destination = match transmit.destination.ip() {
             IpAddr::V6(ip) if self.is_ipv4 => {
-                let ip = ip.to_ipv4_mapped().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                // Lost: see `MeshSocket::try_send`.
+                let Some(ip) = ip.to_ipv4_mapped() else { return Ok(()) };
                 SocketAddr::from((ip, transmit.destination.port()))
             }
             _ => transmit.destination,

@@ -40,10 +40,6 @@ fn mark(ecn: Option<EcnCodepoint>) -> Ecn {
     }
 }
 
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the mesh has ended")
-}
-
 impl MeshSocket {
     /// A packet of this thread leaves over another socket.
     pub(super) fn passes(&self) {
@@ -59,8 +55,14 @@ impl AsyncUdpSocket for MeshSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let shared = self.shared.upgrade().ok_or_else(ended)?;
-        let to = node_at(transmit.destination).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        // A packet that cannot be sent is lost, as on any path. With an error quinn abandons the connection:
+        // nobody is notified, and its endpoint never becomes idle. The end of the mesh is an error of
+        // `poll_recv`, which ends the endpoint and all of its connections.
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        let Some(to) = node_at(transmit.destination) else {
+            self.passes();
+            return Ok(());
+        };
         let now = shared.now();
         let mut core = shared.lock();
         if !core.takes(to) {
@@ -111,7 +113,7 @@ struct Poller {
 
 impl UdpPoller for Poller {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Err(ended())) };
+        let Some(shared) = self.shared.upgrade() else { return Poll::Ready(Ok(())) };
         let mut core = shared.lock();
         core.poll_writable(&self.sender, cx.waker()).map(Ok)
     }

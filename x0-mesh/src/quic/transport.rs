@@ -20,6 +20,7 @@ use super::dial::accept_always;
 use super::options::{BindError, QuicOptions, unpredictable};
 use super::outbox::joined;
 use super::peer_book::PeerBook;
+use super::race::race;
 use super::shared::Shared;
 use super::state::State;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
@@ -33,6 +34,8 @@ const SOCKET_LEN: usize = 4 << 20;
 /// 9000 §4.6).
 const STREAMS_MAX: u32 = 1 + QuicOptions::ORDERED_LANES_MAX as u32 + QuicOptions::BULK_STREAMS_MAX as u32;
 const ALPN: &[u8] = b"x0-mesh/1";
+/// How long [`QuicTransport::close`] waits at most.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// How long after a search for the MTU of the path the next one begins.
 const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after losses of long packets alone a search for the MTU of the path begins.
@@ -123,17 +126,22 @@ impl QuicTransport {
     }
 
     /// Closes every connection, and waits until the peers can have received the close (RFC 9000 §10.2) and
-    /// the port is free. Messages that are on the way are lost.
+    /// the port is free, at most 3 s. Messages that are on the way are lost.
     pub async fn close(self) {
         let endpoint = self.shared.endpoint.clone();
         let socket = Weak::clone(&self.socket);
         drop(self);
-        endpoint.wait_idle().await;
-        drop(endpoint);
-        // quinn does not report when its driver has dropped the socket; at this point it is about to.
-        while socket.strong_count() > 0 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let closed = async move {
+            endpoint.wait_idle().await;
+            drop(endpoint);
+            // quinn does not report when its driver has dropped the socket; at this point it is about to.
+            while socket.strong_count() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        // A connection waits for three probe timeouts, which a path with long round trips makes long, and one
+        // whose socket has failed waits for ever.
+        race(closed, sleep(CLOSE_TIME)).await;
     }
 
     fn lane(&self, lane: Lane) -> Option<usize> {
