@@ -13,7 +13,7 @@
 //! | `x0_mesh_handshake_failures_total` | counter | `reason`: the variants of [`DownReason`] in snake case | connections, dialled or accepted, that failed before their epoch began |
 //! | `x0_mesh_peer_up` | gauge | `peer`: the id of a member | 1 while the peer is connected, else 0 |
 //! | `x0_mesh_peer_rtt_seconds` | gauge | `peer` | the smoothed round-trip time of QUIC (RFC 9002 §5.3) |
-//! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost, over ten seconds or the time since the publication before if that is longer, at first since the connection began; NaN if none was sent |
+//! | `x0_mesh_peer_loss_ratio` | gauge | `peer`, `direction`: sent | the share of QUIC packets lost, those of handshakes excepted, over ten seconds or the time since the publication before if that is longer, at first since the epoch began; NaN while there is no epoch, in the first ten seconds of one, and if no packet was sent |
 //! | `x0_mesh_peer_last_message_age_seconds` | gauge | `peer` | the time since the last message of the peer; it grows while the peer is silent |
 //! | `x0_mesh_mux_unknown_channels_total` | counter | – | channels that peers offered and that this node has not registered |
 //! | `x0_mesh_mux_stale_messages_total` | counter | – | messages of sessions that had ended when they arrived |

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use quic_common::*;
+use tokio::net::UdpSocket;
 use x0_mesh::quic::{BindError, QuicTransport};
 use x0_mesh::{DownReason, Lane, PeerEventKind, SendError, Transmit, Transport, TransportExt};
 
@@ -230,6 +231,52 @@ async fn a_silent_peer_times_out() {
     assert!(matches!(ended.1, DownReason::TimedOut | DownReason::Closed), "{ended:?}");
     assert_eq!(ended.0, epoch);
     tokio::task::spawn_blocking(|| silent.join()).await.unwrap().unwrap();
+}
+
+/// Passes datagrams between clients and a server on, except for the first `lost` of the clients.
+async fn relay(server: SocketAddr, mut lost: usize) -> SocketAddr {
+    let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut forth, mut back) = ([0; 65536], [0; 65536]);
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((len, from)) = near.recv_from(&mut forth) => {
+                    client = Some(from);
+                    match lost.checked_sub(1) {
+                        Some(left) => lost = left,
+                        None => drop(far.send_to(&forth[..len], server).await),
+                    }
+                }
+                Ok(len) = far.recv(&mut back) => {
+                    drop(near.send_to(&back[..len], client.unwrap()).await);
+                }
+            }
+        }
+    });
+    address
+}
+
+/// A handshake that begins while there is no path loses its first packets. The epoch that follows has lost
+/// none.
+#[tokio::test]
+async fn the_losses_of_a_handshake_are_none_of_its_epoch() {
+    let domain = Domain::new("example.org");
+    let (mut server, address) = bind(domain.config(1));
+    let (mut client, _) = bind(domain.config(2).peer(node(1), relay(address, 2).await));
+    up(&mut client, 1).await;
+    up(&mut server, 2).await;
+    for number in 0..10 {
+        send(&mut client, 1, Lane::Ordered(0), &[number]).await;
+        receive(&mut server).await;
+        send(&mut server, 2, Lane::Ordered(0), &[number]).await;
+        receive(&mut client).await;
+    }
+    let link = client.peers().links()[0].up.unwrap();
+    assert_eq!(link.lost_packets, 0, "{link:?}");
+    assert!(link.sent_packets >= 10 && link.age > Duration::ZERO, "{link:?}");
 }
 
 /// With two threads both handshakes are on their way at once in about every third round.

@@ -63,7 +63,8 @@ fn peers_datagrams_reconnections_and_refusals_are_counted_exactly() {
                 assert_eq!(now[&format!("x0_mesh_datagrams_total {way}")].0, 3.0);
             }
             assert!(gauge("rtt_seconds") > 0.0 && gauge("last_message_age_seconds") >= 0.0);
-            assert_eq!(now[&format!("x0_mesh_peer_loss_ratio {peer} sent")].0, 0.0);
+            // The epoch is too young for a share.
+            assert!(now[&format!("x0_mesh_peer_loss_ratio {peer} sent")].0.is_nan());
             // Guests and peers without an address have no series: the server lists none.
             assert!(server.peers().links().is_empty());
 

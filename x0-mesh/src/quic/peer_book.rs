@@ -35,11 +35,14 @@ pub struct PeerLink {
 pub struct LinkState {
     /// The epoch.
     pub epoch: u64,
+    /// The time since the epoch began.
+    pub age: Duration,
     /// The smoothed round-trip time (RFC 9002 §5.3).
     pub rtt: Duration,
-    /// QUIC packets sent since the connection was made.
+    /// QUIC packets sent since the epoch began. Those of the handshake do not count: it is tried while there
+    /// is no path, and most of its packets are lost then.
     pub sent_packets: u64,
-    /// QUIC packets that were found lost (RFC 9002 §6).
+    /// QUIC packets of the epoch that were found lost (RFC 9002 §6).
     pub lost_packets: u64,
     /// Bytes of UDP datagrams sent since the connection was made.
     pub sent_bytes: u64,
@@ -88,11 +91,13 @@ impl PeerBook {
             last_message_age: entry.heard_at.map(|at| at.elapsed()),
             up: entry.link.as_ref().map(|link| {
                 let stats = link.connection.stats();
+                let (sent, lost) = link.handshake_packets;
                 LinkState {
                     epoch: link.epoch,
+                    age: link.begun.elapsed(),
                     rtt: stats.path.rtt,
-                    sent_packets: stats.path.sent_packets,
-                    lost_packets: stats.path.lost_packets,
+                    sent_packets: stats.path.sent_packets.saturating_sub(sent),
+                    lost_packets: stats.path.lost_packets.saturating_sub(lost),
                     sent_bytes: stats.udp_tx.bytes,
                     received_bytes: stats.udp_rx.bytes,
                     mtu: stats.path.current_mtu,

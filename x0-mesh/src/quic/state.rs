@@ -76,6 +76,10 @@ pub(super) struct Peer {
 pub(super) struct Link {
     pub(super) epoch: u64,
     pub(super) connection: Connection,
+    /// When the epoch began.
+    pub(super) begun: Instant,
+    /// The packets of the handshake, sent and lost. It may have begun while there was no path to the peer.
+    pub(super) handshake_packets: (u64, u64),
     instance: u64,
     sequence: u64,
 }
@@ -221,8 +225,15 @@ impl State {
         peer.last = (handshake.instance, sequence);
         peer.is_reaching = false;
         peer.last_failure = None;
-        peer.link =
-            Some(Link { epoch, connection: connection.clone(), instance: handshake.instance, sequence });
+        let path = connection.stats().path;
+        peer.link = Some(Link {
+            epoch,
+            connection: connection.clone(),
+            begun: Instant::now(),
+            handshake_packets: (path.sent_packets, path.lost_packets),
+            instance: handshake.instance,
+            sequence,
+        });
         peer.inbox.segments.push_back(Segment::up(epoch, lanes));
         let datagrams = peer.outbox.take_datagrams();
         let datagrams_count = datagrams.len();

@@ -29,7 +29,7 @@ struct Peer {
     before: Option<(Counts, Instant)>,
 }
 
-/// Packets of one epoch.
+/// Packets of one epoch, since its begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     epoch: u64,
@@ -37,16 +37,22 @@ struct Counts {
     lost: u64,
 }
 
-/// The share of packets lost from `before` to `now`; NaN if none was sent.
+/// The loss since the publication before, whose counts are known with the time since then, or else since the
+/// epoch began. `None` if that is shorter than the interval; else NaN if no packet was sent.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn loss(before: Counts, now: Counts) -> f64 {
-    // The counts of QUIC begin with the connection.
-    let (sent, lost) = if before.epoch == now.epoch { (before.sent, before.lost) } else { (0, 0) };
-    match now.sent.saturating_sub(sent) {
+fn loss(before: Option<(Counts, Duration)>, now: Counts, age: Duration) -> Option<f64> {
+    let (sent, lost, time) = match before.filter(|(before, _)| before.epoch == now.epoch) {
+        Some((before, time)) => (before.sent, before.lost, time),
+        None => (0, 0, age),
+    };
+    if time < LOSS_INTERVAL {
+        return None;
+    }
+    Some(match now.sent.saturating_sub(sent) {
         0 => f64::NAN,
         // A packet may be found lost after the interval in which it was sent.
         sent => (now.lost.saturating_sub(lost) as f64 / sent as f64).min(1.0),
-    }
+    })
 }
 
 impl Peer {
@@ -73,14 +79,14 @@ impl Peer {
         self.up.set(1.0);
         self.rtt.set(up.rtt.as_secs_f64());
         let now = Counts { epoch: up.epoch, sent: up.sent_packets, lost: up.lost_packets };
-        match self.before {
-            // Several readers would otherwise shorten each other's interval.
-            Some((_, at)) if at.elapsed() < LOSS_INTERVAL => {}
-            before => {
-                let none = Counts { sent: 0, lost: 0, ..now };
-                self.loss.set(loss(before.map_or(none, |(counts, _)| counts), now));
-                self.before = Some((now, Instant::now()));
-            }
+        // Several readers would otherwise shorten each other's interval.
+        let before = self.before.map(|(counts, at)| (counts, at.elapsed()));
+        if let Some(loss) = loss(before, now, up.age) {
+            self.loss.set(loss);
+            self.before = Some((now, Instant::now()));
+        } else if before.is_none_or(|(before, _)| before.epoch != now.epoch) {
+            // The loss of the epoch before is not that of this one.
+            self.loss.set(f64::NAN);
         }
     }
 
@@ -123,9 +129,22 @@ mod tests {
     #[test]
     fn loss_is_the_share_of_one_interval() {
         let counts = |epoch, sent, lost| Counts { epoch, sent, lost };
-        assert_eq!(loss(counts(1, 100, 10), counts(1, 200, 35)), 0.25);
-        assert_eq!(loss(counts(1, 100, 10), counts(2, 50, 5)), 0.1, "a new connection counts from 0");
-        assert!(loss(counts(1, 100, 10), counts(1, 100, 12)).is_nan(), "nothing was sent");
-        assert_eq!(loss(counts(1, 100, 0), counts(1, 101, 5)), 1.0);
+        let (now, young) = (LOSS_INTERVAL, LOSS_INTERVAL / 2);
+        let before = |sent, lost, time| Some((counts(1, sent, lost), time));
+        assert_eq!(loss(before(100, 10, now), counts(1, 200, 35), now * 9), Some(0.25));
+        assert_eq!(loss(before(100, 10, young), counts(1, 200, 35), now * 9), None, "the interval runs");
+        assert_eq!(loss(None, counts(1, 50, 5), now), Some(0.1), "since the epoch began");
+        assert_eq!(loss(None, counts(1, 50, 5), young), None, "the epoch is young");
+        assert_eq!(loss(before(100, 10, now), counts(2, 50, 5), now), Some(0.1), "another epoch");
+        assert_eq!(
+            loss(before(100, 10, now), counts(2, 50, 5), young),
+            None,
+            "another epoch, which is young"
+        );
+        assert!(
+            loss(before(100, 10, now), counts(1, 100, 12), now).is_some_and(f64::is_nan),
+            "nothing was sent"
+        );
+        assert_eq!(loss(before(100, 0, now), counts(1, 101, 5), now), Some(1.0));
     }
 }
