@@ -67,27 +67,45 @@ impl Drop for Disk {
     }
 }
 
-/// A cut of all links of a node, in the firewall, until it is dropped.
-struct Cut(String);
+/// Packets that the firewall drops, until this is dropped.
+struct Drops(String);
 
-impl Cut {
-    fn of(cluster: &Cluster, node: usize) -> Cut {
-        let config = fs::read_to_string(cluster.path(&format!("node-{}/node.toml", node + 1))).unwrap();
-        let listen = config.lines().find_map(|line| line.strip_prefix("listen = \"127.0.0.1:")).unwrap();
-        let port: u16 = listen.trim_end_matches('"').parse().unwrap();
+impl Drops {
+    fn start(matches: &[String]) -> Drops {
         let table = format!("x0_alerts_{}", std::process::id());
-        let rules = format!(
-            "table inet {table} {{ chain input {{ type filter hook input priority 0; udp dport {port} drop; udp sport {port} drop; }}; }}"
-        );
-        answer(Command::new("nft").arg(rules));
-        Cut(table)
+        let rules: String = matches.iter().map(|packets| format!(" {packets} drop;")).collect();
+        answer(Command::new("nft").arg(format!(
+            "table inet {table} {{ chain input {{ type filter hook input priority 0;{rules} }}; }}"
+        )));
+        Drops(table)
+    }
+
+    /// All packets of a node.
+    fn cut(cluster: &Cluster, node: usize) -> Drops {
+        let port = port(cluster, node);
+        Drops::start(&[format!("udp dport {port}"), format!("udp sport {port}")])
+    }
+
+    /// This share of the packets between two nodes, in per cent.
+    fn lose(cluster: &Cluster, nodes: [usize; 2], percent: u32) -> Drops {
+        let [one, other] = nodes.map(|node| port(cluster, node));
+        let matches = [(one, other), (other, one)]
+            .map(|(from, to)| format!("udp sport {from} udp dport {to} numgen random mod 100 < {percent}"));
+        Drops::start(&matches)
     }
 }
 
-impl Drop for Cut {
+impl Drop for Drops {
     fn drop(&mut self) {
         let _ = Command::new("nft").args(["delete", "table", "inet", &self.0]).status();
     }
+}
+
+/// The UDP port of a node.
+fn port(cluster: &Cluster, node: usize) -> u16 {
+    let config = fs::read_to_string(cluster.path(&format!("node-{}/node.toml", node + 1))).unwrap();
+    let listen = config.lines().find_map(|line| line.strip_prefix("listen = \"127.0.0.1:")).unwrap();
+    listen.trim_end_matches('"').parse().unwrap()
 }
 
 /// A client that writes and reads without a pause.
@@ -322,8 +340,13 @@ fn each_fault_causes_its_alert_and_no_other() {
 
     // A follower is cut off.
     let follower = (0..3).find(|node| *node != world.leader()).unwrap();
-    let cut = Cut::of(&world.cluster, follower);
+    let cut = Drops::cut(&world.cluster, follower);
     world.expect(&["X0PartitionSuspected"], &[], |_| drop(cut));
+
+    // The link between the followers loses packets.
+    let leader = world.leader();
+    let losses = Drops::lose(&world.cluster, [(leader + 1) % 3, (leader + 2) % 3], 30);
+    world.expect(&["X0LinkDegraded"], &[], |_| drop(losses));
 
     // The disk of a follower is slow.
     let follower = (0..3).find(|node| *node != world.leader()).unwrap();
