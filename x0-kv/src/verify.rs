@@ -62,6 +62,12 @@ pub enum VerifyError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The folder is open elsewhere, such as in a node that runs. Nothing was verified.
+    #[error("{} is in use by another process: stop the node or store first, then verify the folder", .folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The file is damaged, cannot be read, or is in use by another process.
     #[error(transparent)]
     Engine(#[from] EngineError),

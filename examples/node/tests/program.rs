@@ -586,6 +586,13 @@ fn a_damaged_data_file_ends_in_a_failure_that_names_it() {
         assert!(begun.elapsed() < LIMIT, "no checkpoint is written");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // The folder of a node that runs is not damaged.
+    let verified = x0_node().arg("verify").arg("--config").arg(cluster.config(1)).output().unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&verified.stdout), String::from_utf8_lossy(&verified.stderr));
+    assert_eq!(verified.status.code(), Some(1), "{text}");
+    assert!(text.contains("in use by another process: stop the node"), "{text}");
+    assert!(!text.to_lowercase().contains("damaged"), "{text}");
     signal(&cluster.nodes[node].child, "TERM");
     assert_eq!(cluster.nodes[node].ended().0, Some(0));
     let verify = |arguments: &[&str]| {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use x0_consensus::{SnapshotReader, Wal};
+use x0_consensus::{RecoverError, SnapshotReader, Wal};
 
 use super::{VerifyError, verify_data};
 use crate::blob;
@@ -90,7 +90,8 @@ impl FolderReport {
 /// the next start would.
 ///
 /// # Errors
-/// [`VerifyError::NothingToVerify`] if the folder has none of the parts.
+/// [`VerifyError::NothingToVerify`] if the folder has none of the parts, and [`VerifyError::InUse`] if a node or
+/// store has it open.
 pub fn verify_folder(
     folder: impl AsRef<Path>,
     mut progress: impl FnMut(FolderProgress),
@@ -99,7 +100,7 @@ pub fn verify_folder(
     let mut report = FolderReport::default();
     let log = folder.join("log");
     if log.is_dir() {
-        let (part, snapshot) = verify_log(FolderPart::Log, &log, &mut progress);
+        let (part, snapshot) = verify_log(folder, FolderPart::Log, &log, &mut progress)?;
         report.parts.push(part);
         if let Some(snapshot) = snapshot {
             report.parts.push(verify_snapshot(&log, snapshot, &mut progress));
@@ -108,7 +109,7 @@ pub fn verify_folder(
     report.parts.extend(verify_data(folder, &mut progress));
     let journal = folder.join("crdt");
     if journal.is_dir() {
-        report.parts.push(verify_log(FolderPart::Journal, &journal, &mut progress).0);
+        report.parts.push(verify_log(folder, FolderPart::Journal, &journal, &mut progress)?.0);
     }
     let blobs = folder.join("blobs");
     if blobs.is_dir() {
@@ -121,10 +122,11 @@ pub fn verify_folder(
 }
 
 fn verify_log(
+    folder: &Path,
     part: FolderPart,
     path: &Path,
     progress: &mut dyn FnMut(FolderProgress),
-) -> (PartReport, Option<Box<dyn SnapshotReader>>) {
+) -> Result<(PartReport, Option<Box<dyn SnapshotReader>>), VerifyError> {
     let (mut bytes, bytes_total) = (0, len_of(path));
     let verified = Wal::verify_path(path, |len| {
         bytes += len;
@@ -135,11 +137,13 @@ fn verify_log(
     match verified {
         Ok(found) => {
             report.entries = found.last_index - found.base_index;
-            (report, found.snapshot)
+            Ok((report, found.snapshot))
         }
+        // A folder that a node uses is not damaged.
+        Err(RecoverError::Locked { .. }) => Err(VerifyError::InUse { folder: folder.to_owned() }),
         Err(error) => {
             report.damage.push(with_causes(&error));
-            (report, None)
+            Ok((report, None))
         }
     }
 }
