@@ -162,8 +162,13 @@ pub(crate) enum ConfigError {
         .path.display()
     )]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot parse the configuration {}", .path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("cannot parse the configuration {}: {reason}", .path.display())]
+    Parse { path: PathBuf, reason: String },
+    #[error(
+        "{} is the configuration of {is}, and this command needs that of {needed}: name another file with --config",
+        .path.display()
+    )]
+    Kind { path: PathBuf, is: &'static str, needed: &'static str },
     #[error("{}: node {node} is listed twice in `members`; give each node an id of its own", .path.display())]
     DuplicateNode { path: PathBuf, node: NodeId },
     #[error(
@@ -191,14 +196,20 @@ impl NodeConfig {
     fn load_with(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<NodeConfig, ConfigError> {
         let overrides = environment::overrides(variable)
             .map_err(|reason| ConfigError::Section { path: path.into(), reason })?;
+        let text = text(path)?;
+        let table: toml::Table = parse(path, &text)?;
+        if overrides.is_empty() && table.contains_key("members") && !table.keys().any(|key| is_of_node(key)) {
+            return Err(ConfigError::Kind { path: path.into(), is: CLIENT, needed: "a node" });
+        }
         let mut config: NodeConfig = if overrides.is_empty() {
-            read(path)?
+            parse(path, &text)?
         } else {
-            let mut table: toml::Table = read(path)?;
+            let mut table = table;
             table.extend(overrides);
-            table
-                .try_into()
-                .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?
+            table.try_into().map_err(|error: toml::de::Error| ConfigError::Parse {
+                path: path.into(),
+                reason: error.message().to_owned(),
+            })?
         };
         check_members(path, &config.members)?;
         if !config.members.iter().any(|member| member.node == config.node) {
@@ -251,7 +262,11 @@ impl NodeConfig {
 impl ClientConfig {
     /// Reads and checks the file at `path`.
     pub(crate) fn load(path: &Path) -> Result<ClientConfig, ConfigError> {
-        let mut config: ClientConfig = read(path)?;
+        let text = text(path)?;
+        if parse::<toml::Table>(path, &text)?.keys().any(|key| is_of_node(key)) {
+            return Err(ConfigError::Kind { path: path.into(), is: "a node", needed: CLIENT });
+        }
+        let mut config: ClientConfig = parse(path, &text)?;
         check_members(path, &config.members)?;
         config.svid = beside(path, &config.svid);
         present(path, "svid", &config.svid)?;
@@ -265,10 +280,26 @@ impl ClientConfig {
     }
 }
 
-fn read<T: de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+/// The owners of the other kind of configuration.
+const CLIENT: &str = "a client or an operator";
+
+/// Whether this is a field of a node that clients do not have, and that no node can be without.
+fn is_of_node(field: &str) -> bool {
+    ["node", "listen", "data_dir"].contains(&field)
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+}
+
+/// The message of an error names the line and does not show it: it may hold `crdt_key`.
+fn parse<T: de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+        let reason = format!("{}{}", line.unwrap_or_default(), error.message());
+        ConfigError::Parse { path: path.into(), reason }
+    })
 }
 
 fn check_members(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
@@ -434,6 +465,35 @@ address = "127.0.0.1:7402"
         check("svid.pem", "other.pem", &["`svid`", "other.pem", "does not exist", "x0-node issue"]);
         check("svid = ", "engine = \"tape\"\nsvid = ", &["unknown variant `tape`", "`redb`"]);
         check("svid = ", "operators = [\"bob\"]\nsvid = ", &["`bob` is not a SPIFFE ID", "spiffe://"]);
+    }
+
+    /// A secret in a file that is not understood is not shown, and a file for another command is named as such.
+    #[test]
+    fn a_file_of_another_kind_is_named_and_no_secret_is_shown() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let node = GOOD.replacen("data_dir", &format!("crdt_key = \"{secret}\"\ndata_dir"), 1);
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["svid.pem", "bundle.pem"] {
+            std::fs::write(folder.path().join(file), "").unwrap();
+        }
+        let path = folder.path().join("a.toml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write(&node);
+        let error = ClientConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("the configuration of a node") && error.contains("--config"), "{error}");
+        write(&node.replacen("crdt_key", "crdt_kay", 1));
+        let error = NodeConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("line 5: unknown field `crdt_kay`") && !error.contains(secret), "{error}");
+        write(&GOOD.replacen("listen = ", "listen ", 1));
+        let error = NodeConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("line 4: ") && !error.contains("7401\""), "{error}");
+        let members = GOOD.split_once("[[members]]").unwrap().1;
+        let client =
+            "trust_domain = \"example.org\"\nsvid = \"svid.pem\"\nbundle = \"bundle.pem\"\n[[members]]";
+        write(&format!("{client}{members}"));
+        assert_eq!(ClientConfig::load(&path).unwrap().members.len(), 2);
+        let error = NodeConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("the configuration of a client or an operator"), "{error}");
     }
 
     #[test]
