@@ -16,6 +16,7 @@ use crate::causes::causes;
 use crate::config::{ClientConfig, ClusterConfig, Member};
 use crate::identity;
 use crate::reach::{Reach, Watched};
+use crate::report::Asker;
 
 /// Opens a socket with the client's identity, and starts to connect to the members.
 pub(crate) fn transport(config: &ClientConfig) -> Result<QuicTransport> {
@@ -125,6 +126,36 @@ impl Connection {
 
     pub(crate) async fn close(self) {
         self.client.close().await;
+    }
+}
+
+/// A connection to the services of the nodes that are not those of the store, with the client's identity.
+pub(crate) struct Services {
+    mux: Mux,
+    members: Vec<Member>,
+    reach: watch::Receiver<Reach>,
+}
+
+impl Services {
+    /// Opens a socket and starts to connect to the members, without waiting for them.
+    pub(crate) fn open(config: &ClientConfig) -> Result<Services> {
+        let (transport, reach) = Watched::new(transport(config)?);
+        let mux = Mux::new(transport, MuxOptions::default());
+        Ok(Services { mux, members: config.members.clone(), reach })
+    }
+
+    /// The client's end of a service.
+    pub(crate) fn asker(&self, service: &'static str) -> Result<Asker> {
+        Asker::new(&self.mux, service)
+    }
+
+    /// The error of a command that no node answered in this time, with the reason for each node.
+    pub(crate) fn unanswered(&self, limit: Duration) -> anyhow::Error {
+        let why = self.reach.borrow().describe(&self.members);
+        anyhow::anyhow!(
+            "no node answered within {} s{why}; check that the nodes run and that this client may connect",
+            limit.as_secs()
+        )
     }
 }
 

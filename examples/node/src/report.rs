@@ -1,11 +1,15 @@
 //! Services that answer each request with a report as JSON. Most requests are empty.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use x0_identity::NodeId;
-use x0_mesh::{Channel, ChannelOptions, Lane, Mux, Next, Received, SendError, Transmit, TransportExt};
+use x0_mesh::{
+    Channel, ChannelOptions, Lane, Mux, Next, PeerEvent, PeerEventKind, Received, SendError, Transmit,
+    TransportExt,
+};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const LANE: Lane = Lane::Ordered(0);
@@ -85,8 +89,63 @@ impl Asker {
             if let Next::Message(Received { from, .. }) = self.channel.next(&mut payload).await?
                 && from == node
             {
-                return serde_json::from_slice(&payload).context("cannot parse the answer");
+                return parsed(&payload);
             }
         }
     }
+
+    /// The answers of nodes to a request, by node. Those that do not answer within `limit`, which is the time
+    /// for all of them together, are absent.
+    pub(crate) async fn ask_all<R: DeserializeOwned>(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        request: &[u8],
+        limit: Duration,
+    ) -> Result<BTreeMap<NodeId, Result<R>>> {
+        let mut answers = BTreeMap::new();
+        let mut open: BTreeSet<NodeId> = nodes.into_iter().collect();
+        let asked = tokio::time::timeout(limit, self.ask_open(&mut open, request, &mut answers)).await;
+        // After the limit the answers so far count.
+        asked.unwrap_or(Ok(()))?;
+        Ok(answers)
+    }
+
+    /// Asks the nodes in `open`, and removes those that answer.
+    async fn ask_open<R: DeserializeOwned>(
+        &mut self,
+        open: &mut BTreeSet<NodeId>,
+        request: &[u8],
+        answers: &mut BTreeMap<NodeId, Result<R>>,
+    ) -> Result<()> {
+        let (mut unasked, mut payload) = (open.clone(), Vec::new());
+        while !open.is_empty() {
+            for node in std::mem::take(&mut unasked) {
+                match self.channel.send(&Transmit { to: node, lane: LANE, payload: request }).await {
+                    Ok(()) => {}
+                    // An event follows each change.
+                    Err(SendError::Unreachable { .. } | SendError::UnknownPeer { .. }) => {
+                        unasked.insert(node);
+                    }
+                    Err(error) => return Err(error).with_context(|| format!("cannot ask node {node}")),
+                }
+            }
+            match self.channel.next(&mut payload).await? {
+                Next::Message(Received { from, .. }) => {
+                    if open.remove(&from) {
+                        answers.insert(from, parsed(&payload));
+                    }
+                }
+                // The request or the answer may be lost with the connection.
+                Next::Event(PeerEvent { peer, kind: PeerEventKind::Down { .. } }) if open.contains(&peer) => {
+                    unasked.insert(peer);
+                }
+                Next::Event(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parsed<R: DeserializeOwned>(answer: &[u8]) -> Result<R> {
+    serde_json::from_slice(answer).context("cannot parse the answer")
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Cluster, Process, answer, replace, x0_node};
 use x0_identity::{Authority, AuthorityOptions, SpiffeId, TrustDomain};
@@ -68,12 +68,34 @@ fn nodes_follow_a_new_root_without_a_restart() {
     cluster.put("still the new root");
 }
 
+/// Commands that ask each node wait once for all nodes, and say why each of them is not reached.
 #[test]
-fn an_identity_command_without_nodes_says_so() {
-    let cluster = Cluster::init(1);
+fn commands_without_nodes_end_soon_and_name_each_node() {
+    let cluster = Cluster::init(5);
+    let config = fs::read_to_string(cluster.path("client/client.toml")).unwrap();
+    let addresses: Vec<&str> = config
+        .lines()
+        .filter_map(|line| line.strip_prefix("address = "))
+        .map(|text| text.trim_matches('"'))
+        .collect();
+    assert_eq!(addresses.len(), 5);
+    for command in [
+        &["identity"][..],
+        &["heal", "status"],
+        &["mesh", "routes"],
+        &["bundle", "show"],
+        &["bundle", "federate", "list"],
+    ] {
+        let begun = Instant::now();
+        let output = cluster.client(command);
+        let took = begun.elapsed();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && text.contains("no node answered within 3 s"), "{text}");
+        assert!(addresses.iter().all(|address| text.contains(&format!("at {address}: "))), "{text}");
+        // 15 s if they waited for one node after the other.
+        assert!(took < Duration::from_secs(10), "{command:?} takes {took:?}");
+    }
     let output = cluster.client(&["identity"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && text.contains("no node answered"), "{text}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("no answer"), "{output:?}");
 }
 

@@ -11,7 +11,7 @@ use super::relationships::{Relationships, Row, key, keyspace};
 use crate::bundles;
 use crate::client::Connection;
 use crate::config::ClientConfig;
-use crate::identity::bundle::{BundleArgs, Reports, reports, say, wait};
+use crate::identity::bundle::{BundleArgs, Reports, answered, reports, say, wait};
 use crate::identity::load_bundle;
 use crate::identity::report::Report;
 use crate::init::{self, Layout};
@@ -192,10 +192,7 @@ fn failures(reports: &Reports, trust_domain: &str) -> String {
 }
 
 async fn list(config: &ClientConfig, json: bool) -> Result<()> {
-    let reports = reports(config).await?;
-    if reports.iter().all(|(_, report)| report.is_none()) {
-        bail!("no node answered: check that the nodes run and that this client may connect");
-    }
+    let reports = answered(config).await?;
     if json {
         let rows = reports.iter().map(|(node, report)| {
             let federation = report.as_ref().map(|report| &report.federation);

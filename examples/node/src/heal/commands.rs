@@ -10,14 +10,12 @@ use serde::Serialize;
 use x0_identity::NodeId;
 use x0_mapek::Record;
 use x0_mapek::record::GuardVerdict;
-use x0_mesh::{Mux, MuxOptions};
 
 use super::control::{ActionRow, Answer, Ask, SERVICE, Status, SuspectRow, WhyNot};
 use super::{line, records};
 use crate::cli::{HealArgs, HealCommand};
-use crate::client;
+use crate::client::Services;
 use crate::config::{ClientConfig, NodeConfig};
-use crate::report::Asker;
 
 /// The time in which a node must answer, including the connection.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -66,38 +64,31 @@ async fn remote(args: &HealArgs, path: &Path, ask: Ask) -> Result<String> {
             bail!("node {node} is none of the `members` of {}: name one of them", path.display());
         }
     }
-    let mux = Mux::new(client::transport(&config)?, MuxOptions::default());
-    let mut asker = Asker::new(&mux, SERVICE)?;
+    let services = Services::open(&config)?;
+    let mut asker = services.asker(SERVICE)?;
     let request = serde_json::to_vec(&ask)?;
-    let mut rows = Vec::new();
-    for node in nodes {
-        let answer = tokio::time::timeout(LIMIT, asker.ask(node, &request)).await.ok().transpose()?;
-        rows.push(Row { node: node.to_string(), answer });
-    }
+    let mut answers = asker.ask_all(nodes.iter().copied(), &request, LIMIT).await?;
+    let row = |node: &NodeId| Ok(Row { node: node.to_string(), answer: answers.remove(node).transpose()? });
+    let rows = nodes.iter().map(row).collect::<Result<Vec<_>>>()?;
     let text = if args.json {
         rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect::<Result<String>>()?
     } else {
         rows.iter().map(described).collect()
     };
-    match failure(&rows, matches!(ask, Ask::Status | Ask::WhyNot { .. })) {
-        Some(failure) => {
-            std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
-            bail!(failure)
-        }
-        None => Ok(text),
-    }
+    let failure = match rows.iter().all(|row| row.answer.is_none()) {
+        true => Some(services.unanswered(LIMIT)),
+        false => failure(&rows, matches!(ask, Ask::Status | Ask::WhyNot { .. })).map(anyhow::Error::msg),
+    };
+    let Some(failure) = failure else { return Ok(text) };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Err(failure)
 }
 
-/// Why a command failed. One that only reads has failed if no node answers.
+/// Why a command failed that some node has answered. One that only reads has not.
 fn failure(rows: &[Row], only_reads: bool) -> Option<String> {
     let seconds = LIMIT.as_secs();
     let silent: Vec<&str> =
         rows.iter().filter(|row| row.answer.is_none()).map(|row| row.node.as_str()).collect();
-    if silent.len() == rows.len() {
-        return Some(format!(
-            "no node answered within {seconds} s: check that the nodes run and that this client may connect"
-        ));
-    }
     if only_reads {
         return None;
     }
@@ -118,14 +109,15 @@ fn described(row: &Row) -> String {
         Some(Answer::Off) => "the healer is off: `mode` in [heal]\n".into(),
         Some(Answer::Done) => "done\n".into(),
         Some(Answer::Refused(why)) => format!("refused: {why}\n"),
-        Some(Answer::Status(status)) => of_status(status),
+        Some(Answer::Status(status)) => of_status(&row.node, status),
         Some(Answer::WhyNot(why)) => of_why_not(why),
     };
     format!("node {}: {text}", row.node)
 }
 
-fn of_status(status: &Status) -> String {
-    let place = if status.is_leader { "leader" } else { "not the leader, so that it only watches" };
+/// The status of the healer of `by`.
+fn of_status(by: &str, status: &Status) -> String {
+    let place = if status.is_leader { "leader" } else { "not the leader: it only watches" };
     let mut text = format!("{}, {place}\n", status.mode);
     if let Some(pause) = &status.paused {
         let end = match pause.seconds {
@@ -141,14 +133,15 @@ fn of_status(status: &Status) -> String {
         text.push_str("  holds: so many nodes are unhealthy that a common cause is likely\n");
     }
     if status.is_starved {
-        text.push_str("  its own timers or messages are late, so that it accuses nobody\n");
+        text.push_str("  its own timers or messages are late: it accuses nobody\n");
     }
     for SuspectRow { node, seconds, accusers } in &status.suspects {
         let accusers = accusers.join(", ");
-        let _ = writeln!(text, "  node {node} does not answer since {seconds:.1} s, as nodes {accusers} say");
+        let _ =
+            writeln!(text, "  node {node} has not answered for {seconds:.1} s, as nodes {accusers} report");
     }
     if !status.accusers.is_empty() {
-        let _ = writeln!(text, "  nodes {} say that it does not answer", status.accusers.join(", "));
+        let _ = writeln!(text, "  nodes {} report that it does not answer", status.accusers.join(", "));
     }
     for unhealthy in &status.unhealthy {
         let _ = write!(text, "  node {} is unhealthy:", unhealthy.node);
@@ -165,7 +158,8 @@ fn of_status(status: &Status) -> String {
         );
     }
     for ActionRow { id, kind, node, .. } in &status.questions {
-        let _ = writeln!(text, "  question {id}: {kind} of node {node}? `x0-node heal approve {id}`");
+        let approve = format!("x0-node heal approve {id} --node {by}");
+        let _ = writeln!(text, "  question {id}: {kind} of node {node}? `{approve}`");
     }
     for ActionRow { id, kind, node, stage } in &status.in_flight {
         let _ = writeln!(text, "  action {id}: {kind} of node {node}, {stage}");
@@ -321,10 +315,10 @@ mod tests {
             "common cause",
             "silent_seconds 12.500 (threshold 10)",
             "heal acknowledge 8",
-            "heal approve 3",
+            "`x0-node heal approve 3 --node 0000000000000002`",
             "action 4: replace-voter of node 7, verifying",
-            "node 9 does not answer since 1.2 s, as nodes 1, 2 say",
-            "nodes 5 say that it does not answer",
+            "node 9 has not answered for 1.2 s, as nodes 1, 2 report",
+            "nodes 5 report that it does not answer",
             "accuses nobody",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
@@ -364,7 +358,6 @@ mod tests {
         );
         assert!(failure(&[row(None), row(Some(refused.clone()))], false).unwrap().contains("refused: no"));
         assert_eq!(failure(&[row(None), row(Some(refused))], true), None);
-        assert!(failure(&[row(None)], true).unwrap().contains("no node answered"));
         assert!(text(Answer::Off).contains("[heal]") && text(Answer::Done).contains("done"));
         assert!(described(&row(None)).contains("does not answer"));
         assert!(text(Answer::Refused("no".into())).contains("refused: no"));

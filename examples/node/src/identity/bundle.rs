@@ -8,14 +8,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use x0_identity::{Authority, NodeId, SignedBundle, TrustBundle};
 use x0_kv::admin::{AdminError, MemberInfo};
-use x0_mesh::{Mux, MuxOptions};
 
-use super::commands::ask;
+use super::commands::{LIMIT, ask_all};
 use super::load_bundle;
 use super::report::{Report, SERVICE, fingerprint};
 use crate::bundles;
 use crate::cli::ValidityArgs;
-use crate::client::{self, Connection};
+use crate::client::{Connection, Services};
 use crate::config::{ClientConfig, Member};
 use crate::federation::commands::{FederateCommand, federate, sign_again};
 use crate::init::{self, Layout};
@@ -26,8 +25,6 @@ use crate::report::Asker;
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// The pause between two questions to a node.
 const POLL: Duration = Duration::from_millis(200);
-/// The time for an answer of a node.
-const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(crate) struct BundleArgs {
@@ -113,6 +110,16 @@ pub(crate) async fn reports(config: &ClientConfig) -> Result<Reports> {
     Members::new(config)?.reports().await
 }
 
+/// As [`reports`]. An error if no member answers.
+pub(crate) async fn answered(config: &ClientConfig) -> Result<Reports> {
+    let mut members = Members::new(config)?;
+    let reports = members.reports().await?;
+    if reports.iter().all(|(_, report)| report.is_none()) {
+        return Err(members.services.unanswered(LIMIT));
+    }
+    Ok(reports)
+}
+
 /// The configuration with the members of the replicated table in the place of its own: with the nodes that
 /// were added since it was written, and without those that were removed. The table is for operators; with the
 /// configuration of a client, the operator of the folder asks for it.
@@ -156,10 +163,7 @@ async fn show(args: &BundleArgs, json: bool) -> Result<()> {
     if args.dir.is_some() {
         config = current(&config, &args.layout()?).await?;
     }
-    let reports = Members::new(&config)?.reports().await?;
-    if reports.iter().all(|(_, report)| report.is_none()) {
-        bail!("no node answered: check that the nodes run and that this client may connect");
-    }
+    let reports = answered(&config).await?;
     let rows = reports.iter().map(|(node, report)| {
         let authorities = report.as_ref().map(roots);
         let signed_by = report.as_ref().and_then(|report| report.signed_by.clone());
@@ -373,22 +377,18 @@ pub(crate) async fn wait(
 struct Members {
     asker: Asker,
     nodes: Vec<NodeId>,
-    _mux: Mux,
+    services: Services,
 }
 
 impl Members {
     fn new(config: &ClientConfig) -> Result<Members> {
-        let mux = Mux::new(client::transport(config)?, MuxOptions::default());
+        let services = Services::open(config)?;
         let nodes = config.members.iter().map(|member| member.node).collect();
-        Ok(Members { asker: Asker::new(&mux, SERVICE)?, nodes, _mux: mux })
+        Ok(Members { asker: services.asker(SERVICE)?, nodes, services })
     }
 
     async fn reports(&mut self) -> Result<Reports> {
-        let mut reports = Vec::new();
-        for node in &self.nodes {
-            reports.push((*node, ask(&mut self.asker, *node, ANSWER_LIMIT).await?));
-        }
-        Ok(reports)
+        ask_all(&mut self.asker, self.nodes.iter().copied()).await
     }
 }
 

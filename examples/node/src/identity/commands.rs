@@ -4,21 +4,20 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use x0_identity::{NodeId, TrustDomain};
-use x0_mesh::{Mux, MuxOptions};
 
 use super::report::{Report, SERVICE};
 use super::{load_bundle, load_svid};
-use crate::client;
+use crate::client::Services;
 use crate::config::ClientConfig;
 use crate::log::timestamp;
 use crate::report::Asker;
 
 /// The time in which a node must answer, including the connection.
-const LIMIT: Duration = Duration::from_secs(3);
+pub(super) const LIMIT: Duration = Duration::from_secs(3);
 /// The time between two tables of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -48,13 +47,12 @@ struct Row {
 /// Prints the identities of this command and of every node. An error if no node answers.
 pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
     let config = ClientConfig::load(&args.config)?;
-    let mux = Mux::new(client::transport(&config)?, MuxOptions::default());
-    let mut asker = Asker::new(&mux, SERVICE)?;
+    let services = Services::open(&config)?;
+    let mut asker = services.asker(SERVICE)?;
     loop {
         let mut rows = vec![Row { node: None, report: Some(own(&config)?) }];
-        for member in &config.members {
-            let report = ask(&mut asker, member.node, LIMIT).await?;
-            rows.push(Row { node: Some(member.node.to_string()), report });
+        for (node, report) in ask_all(&mut asker, config.members.iter().map(|member| member.node)).await? {
+            rows.push(Row { node: Some(node.to_string()), report });
         }
         let text = if args.json {
             format!("{}\n", serde_json::to_string(&rows)?)
@@ -64,10 +62,7 @@ pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
         std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
         if !args.watch {
             if rows.iter().all(|row| row.node.is_none() || row.report.is_none()) {
-                bail!(
-                    "no node answered within {} s: check that the nodes run and that this client may connect",
-                    LIMIT.as_secs()
-                );
+                return Err(services.unanswered(LIMIT));
             }
             return Ok(());
         }
@@ -78,6 +73,15 @@ pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
 /// The report of a node; `None` if it does not answer in time.
 pub(super) async fn ask(asker: &mut Asker, node: NodeId, limit: Duration) -> Result<Option<Report>> {
     tokio::time::timeout(limit, asker.report(node)).await.ok().transpose()
+}
+
+/// The reports of nodes, in their order; `None` of one that does not answer in time.
+pub(super) async fn ask_all(
+    asker: &mut Asker,
+    nodes: impl Iterator<Item = NodeId> + Clone,
+) -> Result<Vec<(NodeId, Option<Report>)>> {
+    let mut answers = asker.ask_all(nodes.clone(), b"", LIMIT).await?;
+    nodes.map(|node| Ok((node, answers.remove(&node).transpose()?))).collect()
 }
 
 fn own(config: &ClientConfig) -> Result<Report> {

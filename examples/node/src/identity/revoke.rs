@@ -8,18 +8,16 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::Args;
 use x0_identity::{Authority, NodeId, RevocationView, Revoked, SignedRevocations, SpiffeId, TrustDomain};
-use x0_mesh::{Mux, MuxOptions};
 
 use super::bundle;
 use super::commands::ask;
 use super::report::SERVICE;
 use crate::causes::causes;
 use crate::cli::node_id;
-use crate::client::{self, Connection};
+use crate::client::{Connection, Services};
 use crate::config::ClientConfig;
 use crate::init::{self, Layout};
 use crate::issuer::entries::Entries;
-use crate::report::Asker;
 use crate::revocations;
 
 /// The pause between two questions to a node.
@@ -170,8 +168,8 @@ async fn members(config: &ClientConfig, layout: &Layout) -> Result<ClientConfig>
 
 /// Asks the members until each of them applies the revocation.
 async fn confirm(config: &ClientConfig, id: &SpiffeId, name: &str, wait: Duration) -> Result<()> {
-    let mux = Mux::new(client::transport(config)?, MuxOptions::default());
-    let mut asker = Asker::new(&mux, SERVICE)?;
+    let services = Services::open(config)?;
+    let mut asker = services.asker(SERVICE)?;
     // The revoked node may be cut off.
     let members = config.members.iter().map(|member| member.node);
     let mut open: Vec<NodeId> = members.filter(|node| id.node_id() != Some(*node)).collect();

@@ -7,12 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use x0_identity::NodeId;
-use x0_mesh::{Mux, MuxOptions};
 
 use super::cli::{MeshArgs, MeshCommand};
 use super::rows::{FindingRow, LinkRow, Report, RouteRow};
 use super::service::Asker;
-use crate::client;
+use crate::client::Services;
 use crate::config::ClientConfig;
 
 /// The time in which a node must answer, including the connection.
@@ -31,21 +30,13 @@ struct Of<'a, R> {
 pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
     let path = args.config.context("the command needs --config FILE, the configuration of a client")?;
     let config = ClientConfig::load(&path)?;
-    let mux = Mux::new(client::transport(&config)?, MuxOptions::default());
-    let mut asker = Asker::new(&mux)?;
-    let mut answers = Vec::new();
-    for member in &config.members {
-        if let Ok(answer) = tokio::time::timeout(LIMIT, asker.report(member.node)).await {
-            answers.push((member.node, answer));
-        }
-    }
-    let (reports, failures) = split(answers);
+    let services = Services::open(&config)?;
+    let mut asker = Asker::new(&services)?;
+    let (reports, failures) =
+        split(asker.reports(config.members.iter().map(|member| member.node), LIMIT).await?);
     std::io::stderr().lock().write_all(failures.as_bytes()).context("cannot write to standard error")?;
     if reports.is_empty() {
-        bail!(
-            "no node answered within {} s: check that the nodes run and that this client may connect",
-            LIMIT.as_secs()
-        );
+        return Err(services.unanswered(LIMIT));
     }
     let reports: BTreeMap<NodeId, Report> =
         reports.into_iter().filter_map(|(node, report)| Some((node, report?))).collect();
@@ -76,7 +67,7 @@ pub(crate) async fn mesh(args: MeshArgs) -> Result<()> {
 
 /// The reports, and a line for each answer that is none: another version of the program may run on a node,
 /// and the others have answered all the same.
-fn split(answers: Vec<(NodeId, Result<Option<Report>>)>) -> (BTreeMap<NodeId, Option<Report>>, String) {
+fn split(answers: BTreeMap<NodeId, Result<Option<Report>>>) -> (BTreeMap<NodeId, Option<Report>>, String) {
     let (mut reports, mut failures) = (BTreeMap::new(), String::new());
     for (node, answer) in answers {
         match answer {
@@ -196,7 +187,8 @@ mod tests {
     fn a_node_with_another_format_is_left_out() {
         let broken =
             serde_json::from_str::<Option<Report>>("{\"links\": 7}").context("cannot parse the answer");
-        let answers = vec![(node(1), Ok(None)), (node(2), broken), (node(3), Ok(Some(report(&[]))))];
+        let answers =
+            BTreeMap::from([(node(1), Ok(None)), (node(2), broken), (node(3), Ok(Some(report(&[]))))]);
         let (reports, failures) = split(answers);
         assert_eq!(reports.keys().copied().collect::<Vec<_>>(), [node(1), node(3)]);
         assert!(failures.contains(&node(2).to_string()) && failures.contains("cannot parse"), "{failures}");

@@ -1,6 +1,8 @@
 //! The service that answers `x0-node mesh` with a report, or with `null` of a node without links.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use x0_identity::NodeId;
@@ -8,6 +10,7 @@ use x0_mesh::Mux;
 
 use super::NodeMesh;
 use super::rows::Report;
+use crate::client::Services;
 use crate::report;
 
 const SERVICE: &str = "x0-node/mesh";
@@ -23,12 +26,16 @@ pub(super) fn start(mux: &Mux, mesh: Option<Arc<NodeMesh>>) -> Result<()> {
 pub(super) struct Asker(report::Asker);
 
 impl Asker {
-    pub(super) fn new(mux: &Mux) -> Result<Asker> {
-        report::Asker::new(mux, SERVICE).map(Asker)
+    pub(super) fn new(services: &Services) -> Result<Asker> {
+        services.asker(SERVICE).map(Asker)
     }
 
-    /// The report of a node; `None` if it has no links. Waits until the node is connected.
-    pub(super) async fn report(&mut self, node: NodeId) -> Result<Option<Report>> {
-        self.0.report(node).await
+    /// The reports of the nodes that answer within `limit`; `None` of one without links.
+    pub(super) async fn reports(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        limit: Duration,
+    ) -> Result<BTreeMap<NodeId, Result<Option<Report>>>> {
+        self.0.ask_all(nodes, b"", limit).await
     }
 }
