@@ -569,6 +569,39 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The arguments of a line of a shell: words, and texts in double quotes.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut is_quoted) = (vec![String::new()], false);
+        for part in line.split('"') {
+            let mut pieces = if is_quoted { vec![part] } else { part.split(' ').collect() };
+            words.last_mut().unwrap().push_str(pieces.remove(0));
+            words.extend(pieces.into_iter().map(str::to_owned));
+            is_quoted = !is_quoted;
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    /// Each line of the readmes and runbooks that begins with `x0-node` is a command that this program takes.
+    #[test]
+    fn the_commands_of_the_documentation_are_accepted() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let runbooks = std::fs::read_dir(root.join("deploy/runbooks")).unwrap();
+        let mut files: Vec<PathBuf> = runbooks.map(|file| file.unwrap().path()).collect();
+        files.extend([root.join("README.md"), root.join("../../README.md")]);
+        let mut count = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap().replace("\\\n", " ");
+            for line in text.lines().filter(|line| line.trim_start().starts_with("x0-node ")) {
+                let command = line.split(['#', '>', '|']).next().unwrap().replace("NUMBER", "3");
+                let parsed = Cli::try_parse_from(words(&command));
+                assert!(parsed.is_ok(), "{}: `{line}`: {}", file.display(), parsed.unwrap_err());
+                count += 1;
+            }
+        }
+        assert!(count > 60, "{count}");
+    }
+
     #[test]
     fn a_node_is_named_by_its_number_or_its_id() {
         let id = |number| NodeId::new(number).unwrap();

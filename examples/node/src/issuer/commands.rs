@@ -24,7 +24,7 @@ pub(crate) struct IssuerArgs {
     /// The TCP address to listen on
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: SocketAddr,
-    /// Renew SVIDs that expired at most so many hours ago, of nodes that were off or suspended
+    /// Renew SVIDs that expired at most this many hours ago, of nodes that were off or suspended
     #[arg(long, default_value_t = 24 * 7, value_name = "HOURS")]
     pub(crate) grace_hours: u32,
     /// The format of the log on standard error
@@ -60,8 +60,8 @@ pub(crate) enum EntryCommand {
         /// Admit the TPM only while its registers 0 to 7 have this digest, as `entry tpm` prints it
         #[arg(long, value_name = "DIGEST", requires = "tpm_ek")]
         tpm_pcrs: Option<String>,
-        /// Issue to the workload for so many hours from now, and nothing after that. Without it, for as long
-        /// as it is registered
+        /// Issue to the workload for this many hours from now, and nothing after that. Without it, for as
+        /// long as it is registered
         #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..))]
         admit_hours: Option<u32>,
         /// The validity of the join token, in minutes

