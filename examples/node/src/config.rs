@@ -467,7 +467,8 @@ address = "127.0.0.1:7402"
         check("svid = ", "operators = [\"bob\"]\nsvid = ", &["`bob` is not a SPIFFE ID", "spiffe://"]);
     }
 
-    /// A secret in a file that is not understood is not shown, and a file for another command is named as such.
+    /// A secret in a file that is not understood is not shown, and a file for another command is named as
+    /// such.
     #[test]
     fn a_file_of_another_kind_is_named_and_no_secret_is_shown() {
         let secret = "0123456789abcdef0123456789abcdef";

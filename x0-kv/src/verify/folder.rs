@@ -90,8 +90,8 @@ impl FolderReport {
 /// the next start would.
 ///
 /// # Errors
-/// [`VerifyError::NothingToVerify`] if the folder has none of the parts, and [`VerifyError::InUse`] if a node or
-/// store has it open.
+/// [`VerifyError::NothingToVerify`] if the folder has none of the parts, and [`VerifyError::InUse`] if a node
+/// or store has it open.
 pub fn verify_folder(
     folder: impl AsRef<Path>,
     mut progress: impl FnMut(FolderProgress),
