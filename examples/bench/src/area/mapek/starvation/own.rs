@@ -15,12 +15,10 @@ impl Own {
         Own(DetectorOptions::new())
     }
 
-    /// Settings whose median time to a verdict is a little shorter than this one: the defaults take about a
-    /// second, and the settings are stretched alike.
-    pub(super) fn as_slow_as(median: Duration) -> Own {
+    /// Settings that take this many times as long.
+    pub(super) fn stretched(factor: f64) -> Own {
         let defaults = DetectorOptions::new();
-        let factor = median.as_secs_f64();
-        let times = |time: Duration| time.mul_f64(factor.max(1.0));
+        let times = |time: Duration| time.mul_f64(factor);
         let options = defaults
             .heartbeat(times(defaults.heartbeat))
             .gap(times(defaults.gap_min), times(defaults.gap_max))

@@ -116,14 +116,13 @@ impl<'a, S: System> World<'a, S> {
     pub(super) fn run(&mut self) {
         let schedule = self.schedule;
         let mut deaths = schedule.deaths.iter().peekable();
-        let mut returns = VecDeque::new();
+        let mut returns = schedule.deaths.iter().peekable();
         while self.now < schedule.time {
             self.now += STEP;
             while let Some(death) = deaths.next_if(|death| death.at <= self.now) {
                 self.kill(death.member);
-                returns.push_back(death);
             }
-            while let Some(death) = returns.pop_front_if(|death| death.back_at <= self.now) {
+            while let Some(death) = returns.next_if(|death| death.back_at <= self.now) {
                 self.start(death.member);
             }
             self.deliver();
