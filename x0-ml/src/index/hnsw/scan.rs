@@ -83,12 +83,21 @@ impl Graph {
                 }
             });
         };
-        // Slots of a block are written without a branch on the filter, which no processor could predict.
+        const { assert!(ROWS <= u64::BITS as usize, "a bit for each slot of a block") };
         let (mut slots, mut len) = ([0_u32; 2 * ROWS], 0);
         for (first, (layers, ids)) in (0..).step_by(ROWS).zip(self.layers.blocks().zip(self.ids.blocks())) {
-            for (slot, (layers, id)) in (first..self.slots).zip(layers.iter().zip(ids)) {
-                slots[len] = slot;
-                len += usize::from(*layers > 0 && filter.is_none_or(|filter| filter(VectorId(*id))));
+            // A bit for each slot of the block that passes: no branch depends on the filter, which no processor
+            // could predict, and nothing is kept in memory over its calls.
+            let mut passing = 0_u64;
+            let used = (self.slots.saturating_sub(first) as usize).min(ROWS);
+            for (bit, (layers, id)) in layers.iter().zip(ids).take(used).enumerate() {
+                let passes = *layers > 0 && filter.is_none_or(|filter| filter(VectorId(*id)));
+                passing |= u64::from(passes) << bit;
+            }
+            while passing != 0 {
+                slots[len] = first + passing.trailing_zeros();
+                len += 1;
+                passing &= passing - 1;
             }
             if len >= ROWS {
                 measure(&slots[..len]);
