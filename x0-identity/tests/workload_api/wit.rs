@@ -221,11 +221,11 @@ fn options() -> ClientOptions {
 }
 
 fn contexts(pair: &Pair) -> Vec<&WitContext> {
-    let context = |output| match output {
-        &ClientOutput::WitSvids(ref context) => Some(context),
+    let contexts = pair.outputs.iter().filter_map(|(_, output)| match output {
+        ClientOutput::WitSvids(context) => Some(context),
         _ => None,
-    };
-    pair.outputs.iter().filter_map(|(_, output)| context(output)).collect()
+    });
+    contexts.collect()
 }
 
 fn fetched(context: &WitContext) -> Vec<(String, &str)> {
