@@ -1,18 +1,18 @@
-//! The server processes of x0-identity.
+//! The server processes of x0-identity, each with one thread for its connections.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use x0_identity::workload_api::{EndpointAddress, Listener, Server, ServerOptions, SharedWorkload, Workload};
 use x0_identity::{
-    Attestors, Authority, CaSigner, CaSignerOptions, ISSUANCE_REQUEST_LEN_MAX, Identity, IssuanceEndpoint,
-    IssuanceEndpointOptions, IssuanceServer, IssuanceServerOptions, MemoryRegistry, RegistrationEntry,
-    SpiffeBundle,
+    Authority, CaSigner, CaSignerOptions, ISSUANCE_BINDING_LABEL, ISSUANCE_REQUEST_LEN_MAX, Identity,
+    IssuanceServer, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput, MemoryRegistry,
+    RegistrationEntry, SpiffeBundle, peer_spiffe_id,
 };
 
 use super::{DAY, id, streams};
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let authority = Authority::from_pem(&pem)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
     match options.mode {
-        Mode::Issue => issue(authority, listener),
+        Mode::Issue => issue(&authority, &listener),
         Mode::Page => page(&authority, &listener),
         Mode::Workload => {
             workload(&authority, &listener, options.folder.join(streams::socket_name(options.mode.name())))
@@ -99,20 +99,46 @@ fn page(authority: &Authority, listener: &TcpListener) -> Result<()> {
     })
 }
 
-fn issue(authority: Authority, listener: TcpListener) -> Result<()> {
-    let identity = identity(&authority)?;
+fn issue(authority: &Authority, listener: &TcpListener) -> Result<()> {
+    let identity = identity(authority)?;
     // The key is of this process.
     let signing = CaSignerOptions::default().check_every_signature(false);
     let signer = CaSigner::new(authority.certificate().clone(), Vec::new(), signing)?;
     let mut registry = MemoryRegistry::new();
     registry.insert(RegistrationEntry::new(id("web")?, DAY));
-    let engine = IssuanceServer::new(signer, registry, authority.bundle(), IssuanceServerOptions::default());
-    let sign = move |bytes: &[u8]| authority.sign(bytes).ok();
-    let options = IssuanceEndpointOptions::default().requests_max(usize::MAX);
-    let _endpoint =
-        IssuanceEndpoint::start(listener, &identity, engine, Attestors::new(), Box::new(sign), options)?;
-    std::thread::sleep(Duration::MAX);
-    Ok(())
+    let options = IssuanceServerOptions::default();
+    let mut engine = IssuanceServer::new(signer, registry, authority.bundle(), options);
+    let begun = Instant::now();
+    let mut number = 0;
+    each_connection(listener, &identity.issuance_server_config()?, |stream| {
+        let mut bytes = read_message(stream)?;
+        let peer = match stream.conn.peer_certificates() {
+            Some(chain) => Some(peer_spiffe_id(chain)?),
+            None => None,
+        };
+        let binding = stream.conn.export_keying_material([0; 32], ISSUANCE_BINDING_LABEL, None)?;
+        loop {
+            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            number += 1;
+            let input = IssuanceServerInput::Request { id: number, peer: peer.clone(), binding, bytes, wall };
+            engine.handle(begun.elapsed(), input)?;
+            while let Some(output) = engine.poll_output() {
+                match output {
+                    IssuanceServerOutput::Sign { id, to_be_signed } => {
+                        let signature = Some(authority.sign(&to_be_signed)?);
+                        engine.handle(begun.elapsed(), IssuanceServerInput::Signed { id, signature })?;
+                    }
+                    IssuanceServerOutput::Answer { bytes, .. } => write_message(stream, &bytes)?,
+                    other => bail!("no attestor for {other:?}"),
+                }
+            }
+            // The client has no further request when it closes the connection.
+            match read_message(stream) {
+                Ok(next) => bytes = next,
+                Err(_) => return Ok(()),
+            }
+        }
+    })
 }
 
 pub(super) fn read_message(stream: &mut impl Read) -> Result<Vec<u8>> {
