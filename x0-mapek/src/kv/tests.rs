@@ -175,7 +175,12 @@ fn dead_voter(mode: Mode, after: Option<u64>, reached: &[u64], has_spare: bool) 
             place.spare = None;
         }
         let others: Vec<_> = place.voters.iter().copied().filter(|voter| *voter != id(1)).collect();
-        let silences = samples.silences(now, others.into_iter(), |voter| place.reached.contains(&voter));
+        let silences = samples.silences(
+            now,
+            others.into_iter(),
+            |voter| place.reached.contains(&voter),
+            &BTreeMap::new(),
+        );
         healer.knowledge_mut().set(place);
         let own = Reading { subject: Member(id(1)), signal: WRITE_AGE, value: 0.0 };
         healer.handle(now, Input::Reading(own)).unwrap();
