@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use x0_ml::index::{
-    Filter, HnswIndex, HnswOptions, Metric, Neighbour, Rerank, Search, SourceError, VectorId, VectorIndex,
-    VectorSource,
+    ExactIndex, Filter, HnswIndex, HnswOptions, Metric, Neighbour, Rerank, Search, SourceError, VectorId,
+    VectorIndex, VectorSource,
 };
 
 use super::{Churn, Filtered, Point, Report, data, graphs};
@@ -182,27 +182,35 @@ fn measure(graph: &mut dyn Graph, options: &Options, before: f64, is_filtered: b
     Ok(Report { name, build_s, memory_mb, points, churn: None, filters })
 }
 
-/// Queries with filters, beside a scan of the vectors that pass, by the same kernels over 8-bit codes and the
-/// same ranking. The scan asks the filter for every vector, and the vectors that pass lie side by side.
+/// Queries with filters, beside two scans of the vectors that pass. The exact one compares `f32` vectors where
+/// they are among all others. The other one takes the same kernels over 8-bit codes and the same ranking, and
+/// its vectors lie side by side, as in an index of them alone. Both ask the filter for every vector.
 fn filters(graph: &dyn Graph, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
     let base = data::numbers(&options.folder.join("base.f32"))?;
     let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];
+    let mut exact = ExactIndex::new(options.dimensions, Metric::InnerProduct)?;
+    for id in 0..count {
+        exact.insert(VectorId(id as u64), vector(id))?;
+    }
     let mut reports = Vec::new();
     for one_of in [2_u64, 10, 100, 1000] {
         let passes = move |id: VectorId| (id.0.wrapping_mul(0x9e37_79b9) >> 7).is_multiple_of(one_of);
         let passing: Vec<usize> = (0..count).filter(|id| passes(VectorId(*id as u64))).collect();
-        // A graph index of the passing vectors that always scans: the yardstick.
+        // A graph index of the passing vectors that always scans.
         let all = HnswOptions::new(options.dimensions, Metric::InnerProduct).m(2).ef_construction(2);
         let mut scan = HnswIndex::new(all.scan_len_max(usize::MAX))?;
         for id in &passing {
             scan.insert(VectorId(*id as u64), vector(*id))?;
         }
         let (mut hits, mut wanted) = (0, 0);
-        let (mut walk_us, mut scan_us) = (0.0, 0.0);
+        let (mut walk_us, mut exact_us, mut scan_us) = (0.0, 0.0, 0.0);
         for query in queries.chunks_exact(options.dimensions) {
             let began = cpu()?;
             let found = graph.filtered(query, &passes)?;
             walk_us += (cpu()? - began).as_secs_f64() * 1e6;
+            let began = cpu()?;
+            exact.search(&Search::new(query, 10).filter(&passes))?;
+            exact_us += (cpu()? - began).as_secs_f64() * 1e6;
             let began = cpu()?;
             // A scan has to know which vectors pass, and calls the same function as the search.
             let filter: Filter<'_> = std::hint::black_box(&passes);
@@ -218,6 +226,7 @@ fn filters(graph: &dyn Graph, queries: &[f32], options: &Options, count: usize) 
             one_of: usize::try_from(one_of)?,
             recall: hits as f64 / (wanted as f64).max(1.0),
             query_us: walk_us / asked,
+            exact_us: exact_us / asked,
             scan_us: scan_us / asked,
         });
     }
