@@ -265,7 +265,7 @@ fn a_client_follows_rotations_and_redactions_of_wit_svids() {
 
     // A rotation, a redaction, and the end of everything.
     pair.set(Some(example.workload(&["web"])));
-    assert_eq!(fetched(contexts(&pair).last().unwrap()), [web.clone()]);
+    assert_eq!(fetched(contexts(&pair).last().unwrap()), std::slice::from_ref(&web));
     assert_eq!(bundles(&pair).iter().count(), 1, "the foreign bundle is redacted");
     pair.set(None);
     let denied = |wanted| {

@@ -2,7 +2,7 @@
 //!
 //! The two clusters take turns, one window each, and the one that begins changes from turn to turn.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -92,17 +92,17 @@ fn records(cluster: &Cluster) -> Result<u64> {
     let Target::X0 { client, .. } = &cluster.target else { return Ok(0) };
     let root = client.parent().unwrap_or(client);
     let folders = (1..=SERVERS).map(|node| root.join(format!("node-{node}/data/heal")));
-    let sizes = folders.map(size).collect::<Result<Vec<_>>>()?;
+    let sizes = folders.map(|folder| size(&folder)).collect::<Result<Vec<_>>>()?;
     Ok(sizes.into_iter().max().unwrap_or_default())
 }
 
 /// The bytes of the files in a folder; none if there is no folder.
-fn size(folder: PathBuf) -> Result<u64> {
+fn size(folder: &Path) -> Result<u64> {
     if !folder.exists() {
         return Ok(0);
     }
     let mut sum = 0;
-    for entry in std::fs::read_dir(&folder)? {
+    for entry in std::fs::read_dir(folder)? {
         // A file may be replaced meanwhile.
         sum += entry?.metadata().map_or(0, |metadata| metadata.len());
     }
