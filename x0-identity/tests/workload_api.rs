@@ -53,8 +53,8 @@
 //! | Endpoint 16 | 7 | a service of the specification MUST NOT be extended | same as API 2 |
 //! | Endpoint 17 | 7 | MUST expose the Workload API | same as API 1 |
 //!
-//! The profile WIT-SVID is served with the feature `wit` and `ServerOptions::wit_svids`, and a client calls it
-//! with `ClientOptions::wit_svids` and `wit_bundles`.
+//! The profile WIT-SVID is served with the feature `wit` and `ServerOptions::wit_svids`, and a client calls
+//! it with `ClientOptions::wit_svids` and `wit_bundles`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

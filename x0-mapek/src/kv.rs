@@ -114,9 +114,8 @@ pub struct Observation {
     /// [`suspicion`](crate::suspicion). A transport takes longer to notice a process that is gone. The driver
     /// sets them.
     pub suspects: BTreeMap<NodeId, BTreeSet<NodeId>>,
-    /// How long each of them has been silent
-    /// ([`silent_since`](crate::suspicion::Suspect::silent_since)): longer than it has been suspect. The driver
-    /// sets them.
+    /// How long each of them has been silent ([`silent_since`](crate::suspicion::Suspect::silent_since)):
+    /// longer than it has been suspect. The driver sets them.
     pub silent: BTreeMap<NodeId, Duration>,
 }
 

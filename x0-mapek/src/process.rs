@@ -2,8 +2,8 @@
 //! helps.
 //!
 //! A process that crashes or hangs is started again by its supervisor. Two sick states do not end a process:
-//! memory that leaks, until the kernel kills it in the middle of its work, and connections that no new attempt
-//! brings back. The healer asks the supervisor for an orderly restart:
+//! memory that leaks, until the kernel kills it in the middle of its work, and connections that no new
+//! attempt brings back. The healer asks the supervisor for an orderly restart:
 //!
 //! | action | on what | carried out by |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //!
 //! # Guards
 //! - No supervisor, no restart: the process would stay dead.
-//! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer, has
-//!   a wrong or expired identity, and a restart would end the connections that are left.
+//! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
+//!   has a wrong or expired identity, and a restart would end the connections that are left.
 //! - After the restart of a voter the other voters that are reached must be a majority. A node that reaches
 //!   nobody takes nothing away.
 //! - The process forgets its attempts with its memory. Back-off and the cap of attempts across restarts are
@@ -74,8 +74,8 @@ use crate::{
 
 /// Signal of the process: its memory, as a share of what it may use.
 pub const MEMORY_SHARE: &str = "memory_share";
-/// Signal of the process: the share of its memory by which it grows in an hour, 0 without a lasting trend. The
-/// healer computes it from [`MEMORY_SHARE`].
+/// Signal of the process: the share of its memory by which it grows in an hour, 0 without a lasting trend.
+/// The healer computes it from [`MEMORY_SHARE`].
 pub const MEMORY_RISE: &str = "memory_rise_per_hour";
 /// Signal of the process: how long it has not been connected to any other member.
 pub const ISOLATED: &str = "isolated_seconds";

@@ -814,8 +814,8 @@ async fn quic_finds_the_longest_packets_over_the_mesh() {
     panic!("packets remain short: {:?}", meshes[0].links());
 }
 
-/// Nodes 1 and 2 with a direct link, and node 3 as a relay between them. The link of node 1 carries handshakes
-/// only while the flag is set.
+/// Nodes 1 and 2 with a direct link, and node 3 as a relay between them. The link of node 1 carries
+/// handshakes only while the flag is set.
 fn triangle(is_broken: bool) -> ([Mesh; 3], Arc<AtomicBool>) {
     let domain = Domain::new("mesh.test");
     let [direct, near, far] = [1232; 3].map(MemorySegment::new);

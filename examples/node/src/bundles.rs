@@ -54,8 +54,8 @@ pub(crate) fn key(sequence: u64) -> String {
     format!("{sequence:020}")
 }
 
-/// The sequence number of the bundle in a file; 0 of one that was never published. The rest of the file may be
-/// damaged, and need not be text.
+/// The sequence number of the bundle in a file; 0 of one that was never published. The rest of the file may
+/// be damaged, and need not be text.
 pub(crate) fn sequence(path: &Path) -> Result<u64> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(sequence_of(&String::from_utf8_lossy(&bytes)))

@@ -174,8 +174,8 @@ impl JwtSvidValidator {
         }
     }
 
-    /// With the key that the header names, or without a name with each that the algorithm takes. Keys of other
-    /// trust domains are not looked at.
+    /// With the key that the header names, or without a name with each that the algorithm takes. Keys of
+    /// other trust domains are not looked at.
     fn verify(
         &self,
         header: &Header,

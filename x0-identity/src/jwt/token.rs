@@ -67,8 +67,8 @@ pub(crate) struct Issued {
 }
 
 impl Issued {
-    /// Valid from `now` on for whole seconds. `None`, when the validity is below a second, or a time cannot be
-    /// represented.
+    /// Valid from `now` on for whole seconds. `None`, when the validity is below a second, or a time cannot
+    /// be represented.
     pub(crate) fn new(now: SystemTime, validity: Duration) -> Option<Issued> {
         let issued = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
         let expires = issued.checked_add(validity.as_secs()).filter(|expires| *expires > issued)?;

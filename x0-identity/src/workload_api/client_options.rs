@@ -101,7 +101,8 @@ impl ClientOptions {
         self
     }
 
-    /// Sets the provider of cryptography of identities that follow, and of the keys of WIT-SVIDs. The default is ring's.
+    /// Sets the provider of cryptography of identities that follow, and of the keys of WIT-SVIDs. The default
+    /// is ring's.
     #[must_use]
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ClientOptions {
         self.provider = provider;

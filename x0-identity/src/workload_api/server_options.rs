@@ -71,7 +71,8 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the provider of cryptography that validates JWT-SVIDs. Their issuer has its own. The default is ring's.
+    /// Sets the provider of cryptography that validates JWT-SVIDs. Their issuer has its own. The default is
+    /// ring's.
     #[must_use]
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> ServerOptions {
         self.provider = provider;

@@ -1,4 +1,5 @@
-//! The profile WIT-SVID: of the server, decoded by the text of the specification's `.proto`, and of the client.
+//! The profile WIT-SVID: of the server, decoded by the text of the specification's `.proto`, and of the
+//! client.
 
 use std::time::{Duration, SystemTime};
 

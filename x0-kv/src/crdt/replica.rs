@@ -163,7 +163,8 @@ impl<R> CrdtReplica<R> {
     /// what was undone has left the node, so that its event numbers are free. The members are the same.
     pub(crate) fn reset(&mut self, mut map: CausalMap) {
         map.members_mut().set_lease(self.options.lease);
-        // A renewal among what was undone is needed again. A durable one is not: each costs an incarnation for ever.
+        // A renewal among what was undone is needed again. A durable one is not: each costs an incarnation
+        // for ever.
         if self.renewed.is_some_and(|incarnation| incarnation != map.replica().incarnation) {
             (self.renewed, self.renewable_at) = (None, Duration::ZERO);
             self.totals.renewals = self.totals.renewals.saturating_sub(1);

@@ -113,8 +113,8 @@ impl Samples {
     }
 
     /// How long each of these voters has not been reached, without those that are reached as at the sample
-    /// before; zero for one that is reached again. The time begins with the first sample without the voter, or
-    /// as long before it as the voter was silent already.
+    /// before; zero for one that is reached again. The time begins with the first sample without the voter,
+    /// or as long before it as the voter was silent already.
     pub(super) fn silences(
         &mut self,
         now: Duration,

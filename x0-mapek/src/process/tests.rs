@@ -25,7 +25,8 @@ fn isolated(reason: &DownReason) -> Observation {
     Observation { reached: BTreeSet::new(), down, ..well(0.1) }
 }
 
-/// Plays an hour with a sample every second. The seconds of the restarts that were asked for, and the records.
+/// Plays an hour with a sample every second. The seconds of the restarts that were asked for, and the
+/// records.
 fn hour(
     options: &HealerOptions,
     observe: impl Fn(u32) -> Observation,

@@ -15,8 +15,8 @@ const REQUESTS: u8 = 10;
 const PAUSE: Duration = Duration::from_millis(40);
 /// Between two examinations of a link that long frames were sent over.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
-/// Between two examinations of any link, and two attempts to find a higher limit. A padded request has as many
-/// bytes as thirty probes.
+/// Between two examinations of any link, and two attempts to find a higher limit. A padded request has as
+/// many bytes as thirty probes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// Between two attempts of a link that is not usable.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(5);

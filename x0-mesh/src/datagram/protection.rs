@@ -121,8 +121,8 @@ impl Protection {
         self.replay.highest() > 0
     }
 
-    /// Whether either end has nearly used up its keys. Only the client of a connection dials again: it looks at
-    /// what the other end has sent, too.
+    /// Whether either end has nearly used up its keys. Only the client of a connection dials again: it looks
+    /// at what the other end has sent, too.
     pub(super) fn wants_renewal(&self) -> bool {
         self.sent.max(self.replay.highest()) >= COUNTER_RENEW
     }

@@ -46,8 +46,8 @@ struct Keyed {
     renew_in: Duration,
 }
 
-/// Takes the keys of a connection whose TLS handshake is complete on this side. The server hands in the number
-/// of the link, which the client has chosen.
+/// Takes the keys of a connection whose TLS handshake is complete on this side. The server hands in the
+/// number of the link, which the client has chosen.
 fn take_keys(
     shared: &Weak<Shared>,
     port: PortId,

@@ -14,8 +14,8 @@ pub struct PeerFacts {
     /// The connection from end to end, with its round-trip time, loss, MTU and bytes; `None` while there is
     /// none.
     pub connection: Option<LinkState>,
-    /// The path that its packets take, with the next hop and the reason for it; `None` without a route, and for
-    /// a peer that the transport reaches beside the mesh.
+    /// The path that its packets take, with the next hop and the reason for it; `None` without a route, and
+    /// for a peer that the transport reaches beside the mesh.
     pub path: Option<PathFacts>,
     /// The link to the next hop, with what was measured of it; `None` without a path.
     pub first_link: Option<LinkFacts>,

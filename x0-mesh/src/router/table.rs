@@ -98,8 +98,8 @@ pub(super) fn grow<T>(items: &mut Vec<T>, len: usize) {
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     destinations: Vec<Destination>,
-    /// Indices in the order of the nodes. Members choose the ids that they advertise, so that no hash function
-    /// without a secret bounds the time of a search.
+    /// Indices in the order of the nodes. Members choose the ids that they advertise, so that no hash
+    /// function without a secret bounds the time of a search.
     by_node: Vec<u32>,
     free: Vec<u32>,
 }

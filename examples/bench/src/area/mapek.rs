@@ -1,6 +1,6 @@
 //! The detectors of x0-mapek on a synthetic signal whose statistics are known, beside a textbook cumulative
-//! sum that is given the true baseline, and beside the theoretical limit. Its failure detector beside foca, in
-//! one simulation: see `starvation`. The cost of a healer: see `healer`.
+//! sum that is given the true baseline, and beside the theoretical limit. Its failure detector beside foca,
+//! in one simulation: see `starvation`. The cost of a healer: see `healer`.
 //!
 //! The signal is lognormal with sigma 0.5. Its fault is a threefold level. The limit of the mean delay is
 //! ln(readings per false alarm) divided by the divergence of the two distributions (Lorden 1971).

@@ -7,8 +7,8 @@ use rustls::ServerConnection;
 use super::Timed;
 use crate::deadline::Deadline;
 
-/// A stream of TLS that sends what was written when it is flushed, or when nothing is left to read: the answers
-/// to requests that arrive together leave together.
+/// A stream of TLS that sends what was written when it is flushed, or when nothing is left to read: the
+/// answers to requests that arrive together leave together.
 pub(super) struct RequestStream {
     pub(super) tls: ServerConnection,
     socket: Deadline,

@@ -86,8 +86,8 @@ impl Graph {
         const { assert!(ROWS <= u64::BITS as usize, "a bit for each slot of a block") };
         let (mut slots, mut len) = ([0_u32; 2 * ROWS], 0);
         for (first, (layers, ids)) in (0..).step_by(ROWS).zip(self.layers.blocks().zip(self.ids.blocks())) {
-            // A bit for each slot of the block that passes: no branch depends on the filter, which no processor
-            // could predict, and nothing is kept in memory over its calls.
+            // A bit for each slot of the block that passes: no branch depends on the filter, which no
+            // processor could predict, and nothing is kept in memory over its calls.
             let mut passing = 0_u64;
             let used = (self.slots.saturating_sub(first) as usize).min(ROWS);
             for (bit, (layers, id)) in layers.iter().zip(ids).take(used).enumerate() {

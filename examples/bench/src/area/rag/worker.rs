@@ -182,9 +182,10 @@ fn measure(graph: &mut dyn Graph, options: &Options, before: f64, is_filtered: b
     Ok(Report { name, build_s, memory_mb, points, churn: None, filters })
 }
 
-/// Queries with filters, beside two scans of the vectors that pass. The exact one compares `f32` vectors where
-/// they are among all others. The other one takes the same kernels over 8-bit codes and the same ranking, and
-/// its vectors lie side by side, as in an index of them alone. Both ask the filter for every vector.
+/// Queries with filters, beside two scans of the vectors that pass. The exact one compares `f32` vectors
+/// where they are among all others. The other one takes the same kernels over 8-bit codes and the same
+/// ranking, and its vectors lie side by side, as in an index of them alone. Both ask the filter for every
+/// vector.
 fn filters(graph: &dyn Graph, queries: &[f32], options: &Options, count: usize) -> Result<Vec<Filtered>> {
     let base = data::numbers(&options.folder.join("base.f32"))?;
     let vector = |id: usize| &base[id * options.dimensions..][..options.dimensions];

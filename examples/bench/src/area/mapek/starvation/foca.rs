@@ -1,4 +1,5 @@
-//! foca 2, with its settings for a local network, its extensions, and identities that join again by themselves.
+//! foca 2, with its settings for a local network, its extensions, and identities that join again by
+//! themselves.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
