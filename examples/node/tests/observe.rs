@@ -211,6 +211,11 @@ fn operators_see_every_name_and_the_state_of_the_cluster() {
         assert!(Instant::now() < deadline);
     }
 
+    // A connection shows no loss in its first ten seconds.
+    while (1..=NODES).any(|n| !cluster.get(n, "/metrics").1.contains("\nx0_mesh_peer_loss_ratio{")) {
+        assert!(Instant::now() < deadline);
+    }
+
     let mut live = BTreeSet::new();
     let tables = tables();
     for number in 1..=NODES {
