@@ -15,7 +15,7 @@
 //! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
 //!   has a wrong or expired identity, and a restart would end the connections that are left.
 //! - After the restart of a voter the other voters that are reached must be a majority. A node that reaches
-//!   nobody takes nothing away.
+//!   no other member takes nothing away.
 //! - The process forgets its attempts with its memory. Back-off and the cap of attempts across restarts are
 //!   therefore those of the supervisor, which refuses: the action fails, and after three attempts the loop
 //!   escalates.

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leak_is_told_to_the_supervisor_and_its_refusal_to_the_loop() {
+    fn a_leak_is_reported_to_the_supervisor_and_its_refusal_to_the_loop() {
         let node = |number| NodeId::new(number).unwrap();
         let healer = HealerOptions::new().mode(Mode::Active).healer(node(1));
         let down = Down::default();
@@ -155,7 +155,7 @@ mod tests {
         let count = |name: &str| events.iter().filter(|event| *event == name).count();
         assert_eq!((count("executing"), count("failed"), count("escalated")), (3, 3, 1), "{events:?}");
         assert!(own.is_escalated(Duration::from_secs(2000)));
-        // A refusal that nobody waits for changes nothing.
+        // A refusal without a request changes nothing.
         own.refused(Duration::from_secs(2000), "x".into());
     }
 }

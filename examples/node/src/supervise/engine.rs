@@ -114,7 +114,7 @@ pub(crate) enum Output {
     Reload,
     /// Order the node to stop.
     Stop,
-    /// Tell the node that it does not get the restart that it asked for.
+    /// Notify the node that the restart that it asked for is refused.
     Refuse { why: String },
     /// Kill the process.
     Kill,
