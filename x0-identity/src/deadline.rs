@@ -1,4 +1,4 @@
-//! What drivers with threads share: a connection whose every operation ends by one moment, so that a peer
+//! Parts of the drivers with threads: a connection whose every operation ends by one moment, so that a peer
 //! that sends a byte now and then does not prolong it, and the end of a thread that accepts.
 
 use std::io::{self, Read, Write};

@@ -687,8 +687,8 @@ fn a_client_without_evidence_says_so_and_uses_an_svid_that_comes() {
     assert!(!format!("{client:?}").contains("pkcs8"));
 }
 
-/// What a client that attests by certificate and by token does in its first attempts, each of which fails for
-/// its reason.
+/// The first attempts of a client that attests by certificate and by token, each of which fails for its
+/// reason.
 fn attempts(failures: &[ExchangeFailure]) -> Vec<&'static str> {
     let authority = Authority::new(domain("example.org"), &AuthorityOptions::default()).unwrap();
     let device = authority.issue(&id("device"), Duration::from_secs(3600)).unwrap();

@@ -290,7 +290,7 @@ fn a_failure_keeps_its_causes() {
     assert!(matches!(unreadable.failure, IssuanceFailure::Message(_)), "{unreadable:?}");
     assert!(unreadable.source().unwrap().is::<IssuanceMessageError>());
     issuer.join().unwrap();
-    // It has ended.
+    // The endpoint has ended.
     let unreachable = fails();
     assert_eq!(unreachable.failure, IssuanceFailure::Unreachable);
     assert!(unreachable.source().unwrap().is::<std::io::Error>());
@@ -404,7 +404,7 @@ fn requests_that_arrive_together_are_answered() {
     }
     workload.send(end).unwrap();
     assert!(matches!(workload.answer(), Ok(IssuanceAnswer::Issued { .. })));
-    // What was answered before an error arrives: here a request that is too long.
+    // Answers from before an error arrive: here a request that is too long.
     let too_long = [&request("web")[..], &[0xff; 4]].concat();
     workload.send(&too_long).unwrap();
     assert!(matches!(workload.answer(), Ok(IssuanceAnswer::Issued { .. })));

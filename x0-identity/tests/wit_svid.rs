@@ -794,7 +794,7 @@ fn private_keys_as_json_are_read_strictly() {
         let key: Value =
             serde_json::from_str(&WitKey::from_pkcs8(algorithm, &pkcs8).unwrap().to_jwk()).unwrap();
         if key["kty"] == "RSA" {
-            // It signs with the factors and their exponents, and not with `d`.
+            // The provider signs with the factors and their exponents, and not with `d`.
             assert!(
                 read(&with(key.clone(), "p", key["q"].clone())).is_err(),
                 "{algorithm}: one factor twice"

@@ -118,7 +118,7 @@ pub fn cures(reason: &DownReason) -> bool {
     )
 }
 
-/// What a node knows of its process and its group at one time.
+/// The state of a node's process and its group at one time.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Observation {
@@ -142,7 +142,7 @@ impl Observation {
     }
 }
 
-/// What a healer knows of its process.
+/// The knowledge of a healer about its process.
 #[derive(Debug)]
 pub struct View {
     own: Process,

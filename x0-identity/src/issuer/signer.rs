@@ -131,7 +131,7 @@ pub struct CaSigner {
     is_checked: Arc<AtomicBool>,
 }
 
-/// What a leaf and its check need of the certificate of the authority.
+/// The parts of the authority's certificate that a leaf and its check need.
 #[derive(Debug, Clone)]
 struct Authority {
     /// The content of the name.

@@ -1,4 +1,4 @@
-//! What the tests of tokens share: names, times, keys, and tokens that no issuer of ours would sign.
+//! The kit of the tests of tokens: names, times, keys, and tokens that no issuer of ours would sign.
 
 use std::time::{Duration, SystemTime};
 

@@ -148,7 +148,7 @@ fn api_7_2_1_hints_are_unique() {
     assert!(matches!(refused, WorkloadError::NoAuthority { .. }), "{refused}");
 }
 
-/// What is offered fits into a message that clients take.
+/// The WIT-SVIDs of a workload fit into a message that clients take.
 #[test]
 fn wit_svids_are_bounded() {
     let example = Wit::new("example.org");

@@ -227,7 +227,7 @@ pub(crate) mod tests {
         std::fs::write(folder.path().join("report.html"), "").unwrap();
         assert!(Outcome::read_all(folder.path()).unwrap().iter().eq([&outcome]));
         let is_there = |seed, seconds| Outcome::is_there(folder.path(), "no-fault", "etcd", seed, seconds);
-        // It took 15 s.
+        // The trial took 15 s.
         assert!(is_there(3, 15) && is_there(3, 10) && !is_there(3, 20) && !is_there(2, 10));
         // A later version is left alone, and what is no result is an error.
         let later = Outcome { version: 9, seed: 4, ..outcome };

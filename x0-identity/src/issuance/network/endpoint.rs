@@ -315,7 +315,7 @@ fn serve<R: Registry>(shared: &Shared<R>, number: u64, stream: TcpStream) -> io:
     stream.close()
 }
 
-/// Who sends the requests of a connection.
+/// The sender of the requests of a connection.
 struct Asked {
     peer: Option<SpiffeId>,
     binding: [u8; 32],

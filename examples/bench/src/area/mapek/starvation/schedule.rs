@@ -1,4 +1,4 @@
-//! What happens to the processes and to the network: the same for each system with the same seed.
+//! The events of the processes and of the network: the same for each system with the same seed.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl Schedule {
             let to = from + length;
             match kind {
                 0 => {
-                    // What came meanwhile may be read late.
+                    // Messages that came meanwhile may be read late.
                     let late = between(random, 1, 1000);
                     spans.push(Span { from, to, lack: Lack::Stopped });
                     spans.push(Span { from: to, to: to + late, lack: Lack::ReadsLate });

@@ -23,7 +23,7 @@ pub(super) trait Engine {
     /// Runs the timers that are due.
     fn timers(&mut self, now: Duration);
     fn receive(&mut self, now: Duration, from: u64, message: &[u8]);
-    /// What has happened since the last call.
+    /// The next effect since the last call.
     fn poll_effect(&mut self) -> Option<Effect>;
 }
 
@@ -36,11 +36,11 @@ pub(super) enum Effect {
     Verdict(u64),
     /// A member lives, as this process knows now.
     Alive(u64),
-    /// This process alone holds a member for dead or hung.
+    /// A member that this process alone holds for dead or hung.
     Accused(u64),
 }
 
-/// What was counted.
+/// The counts of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// For each death and observer, the time to its verdict.
