@@ -440,7 +440,7 @@ fn wit_svid_3_5_not_before() {
     assert!(lifespan(with(claims(), "nbf", json!(SECONDS - 10))).is_ok());
     assert_eq!(lifespan(with(claims(), "nbf", json!(SECONDS - 11))).map(drop), Err(long.clone()));
     assert_eq!(lifespan(claims()).map(drop), Err(WitSvidError::NoNotBefore));
-    // That of this crate's issuer is known, and includes the minute before.
+    // The lifespan of this crate's issuer is known, and includes the minute before.
     let of_issuer = |validity| {
         let svid = ISSUER.issue(&workload(), KEY.confirmation(), validity, at(SECONDS)).unwrap();
         validator.validate(svid.token(), &bundles(), at(SECONDS - 60)).map(drop)

@@ -46,8 +46,8 @@ pub trait Action<K: Knowledge + ?Sized>: Clone + fmt::Debug {
     }
 
     /// Whether the action takes back what an earlier action of the loop did, such as a limit or a quarantine.
-    /// It is possible on a subject that is escalated, too: otherwise the earlier action would stay in force
-    /// until a person acknowledges, long after its cause has gone.
+    /// The action is possible on a subject that is escalated, too: otherwise the earlier action would stay in
+    /// force until a person acknowledges, long after its cause has gone.
     fn takes_back(&self) -> bool {
         false
     }

@@ -244,7 +244,7 @@ pub fn sample(
 pub enum Cause {
     /// Its memory rises towards the limit.
     Leak,
-    /// It has not been connected to any other member for long.
+    /// The process has not been connected to any other member for long.
     Isolated,
 }
 

@@ -183,7 +183,7 @@ impl CausalMap {
         let owner = self.stage.as_mut().map(|stage| &mut stage.owner);
         match Owner::claim(owner, now, claim, patience, renew) {
             Err(begin) => return begin,
-            Ok(Claim::Anew) => self.drop_stage(),
+            Ok(Claim::Restarted) => self.drop_stage(),
             Ok(Claim::Next) => {}
         }
         let stage = self.stage.take();

@@ -18,7 +18,7 @@ pub(crate) enum Claim {
     /// With the next range of the stage that there is.
     Next,
     /// With a new stage.
-    Anew,
+    Restarted,
 }
 
 impl Owner {
@@ -36,7 +36,7 @@ impl Owner {
         patience: Duration,
         renew: bool,
     ) -> Result<Claim, StageBegin> {
-        let claimed = if renew { Claim::Anew } else { Claim::Next };
+        let claimed = if renew { Claim::Restarted } else { Claim::Next };
         match of {
             None if renew => Ok(claimed),
             None => Err(StageBegin::None),

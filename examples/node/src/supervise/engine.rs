@@ -376,7 +376,7 @@ impl Supervisor {
         match self.state {
             State::Pause { .. } | State::Ended => {}
             State::Stopping { is_last: false, .. } => {
-                // This restart was wanted: it is no failure.
+                // A restart at the request of the node is no failure.
                 self.state = State::Pause { due: now };
                 self.outputs.push_back(Output::Notice(Notice::Restart { pause: Duration::ZERO }));
             }

@@ -86,7 +86,7 @@ impl Drops {
         Drops::start(&[format!("udp dport {port}"), format!("udp sport {port}")])
     }
 
-    /// This share of the packets between two nodes, in per cent.
+    /// Loss of a share of the packets between two nodes, in per cent.
     fn lose(cluster: &Cluster, nodes: [usize; 2], percent: u32) -> Drops {
         let [one, other] = nodes.map(|node| port(cluster, node));
         let matches = [(one, other), (other, one)]

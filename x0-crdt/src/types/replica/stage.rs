@@ -196,7 +196,7 @@ impl<S: DotStore> CausalReplica<S> {
         let owner = self.stage.as_mut().map(|stage| &mut stage.owner);
         match Owner::claim(owner, now, claim, patience, renew) {
             Err(begin) => return begin,
-            Ok(Claim::Anew) => self.stage = None,
+            Ok(Claim::Restarted) => self.stage = None,
             Ok(Claim::Next) => {}
         }
         let version = self.version();

@@ -3,7 +3,7 @@
 //!
 //! A verdict is false when its subject lives, and has run for [`GRACE`] without a lack of processor time.
 //! Verdicts on a process that is stopped, runs for a moment at a time, or reads its messages late are
-//! counted apart: nobody can tell such a process from a dead one before it runs again.
+//! counted apart: no observer can distinguish such a process from a dead one before it runs again.
 
 mod foca;
 mod own;
