@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use x0_ml::index::{RestoreError, VectorId};
+use x0_ml::index::{Neighbour, RestoreError, VectorId};
 use x0_ml::lexical::{LexicalIndex, LexicalOptions, Stemming, stem_english, words};
 
 fn all(text: &str) -> Vec<String> {
@@ -206,6 +206,34 @@ proptest! {
         for query in ["a", "b c", "ab bc ca"] {
             prop_assert_eq!(index.search(query, 20, None), fresh.search(query, 20, None));
             prop_assert_eq!(restored.search(query, 20, None), fresh.search(query, 20, None));
+        }
+    }
+
+    /// A search for few texts gives the first ones of the search for all, without those that do not pass.
+    #[test]
+    fn the_best_are_the_first_of_all(
+        texts in prop::collection::vec(("[ab]( [abc]){0,3}", 0_u64..4), 0..300),
+        (k, one_of, kept) in (0_usize..40, 1_u64..6, 1_u64..9),
+    ) {
+        let mut index = LexicalIndex::new(LexicalOptions::new());
+        for (id, (text, order)) in (0_u64..).zip(&texts) {
+            index.insert_ordered(VectorId(id), text, *order);
+        }
+        for id in (0..texts.len() as u64).filter(|id| !id.is_multiple_of(kept)) {
+            index.remove(VectorId(id));
+        }
+        let passes = |id: VectorId| {
+            assert!(index.contains(id), "{id:?} was removed");
+            (id.0 / 3).is_multiple_of(one_of)
+        };
+        for query in ["a", "c b", "a b c c"] {
+            let mut expect = index.search(query, usize::MAX, None);
+            let order = |id: VectorId| (texts[id.0 as usize].1, id);
+            let better = |a: &Neighbour, b: &Neighbour| (b.score, order(a.id)) <= (a.score, order(b.id));
+            prop_assert!(expect.is_sorted_by(better));
+            expect.retain(|near| passes(near.id));
+            expect.truncate(k);
+            prop_assert_eq!(index.search(query, k, Some(&passes)), expect);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The inverted index.
 
+use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -71,6 +72,8 @@ pub struct LexicalIndex {
     pub(super) free_terms: Vec<usize>,
     /// By slot; `None` is free.
     pub(super) texts: Vec<Option<Text>>,
+    /// By slot: words of the text; 0 if the slot is free.
+    pub(super) lens: Vec<u32>,
     pub(super) free: BinaryHeap<Reverse<u32>>,
     pub(super) slot_of: HashMap<VectorId, u32>,
     /// Words of all texts.
@@ -82,17 +85,47 @@ pub(super) struct Text {
     pub(super) id: VectorId,
     /// Its place among texts of the same score.
     pub(super) order: u64,
-    /// Words of the text.
-    pub(super) len: u32,
     pub(super) terms: Box<[usize]>,
 }
 
-/// A text that holds a word of a query.
-#[derive(Clone, Copy)]
+/// A text that holds a word of a query. The better one is the lesser one.
+#[derive(Clone, Copy, PartialEq)]
 struct Found {
     score: f32,
-    slot: u32,
     order: u64,
+    id: VectorId,
+}
+
+impl Eq for Found {}
+
+impl Ord for Found {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_order = other.score.total_cmp(&self.score).then(self.order.cmp(&other.order));
+        by_order.then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Texts that a search rules out together.
+const PART: usize = 64;
+
+/// Memory of a search.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// By slot.
+    scores: Vec<f32>,
+    /// By slot: what the length of the text adds to the occurrences that halve the effect of a word.
+    norms: Vec<f32>,
+}
+
+thread_local! {
+    /// Memory of the searches in this thread, as large as the largest index.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl LexicalIndex {
@@ -106,6 +139,7 @@ impl LexicalIndex {
             postings: Vec::new(),
             free_terms: Vec::new(),
             texts: Vec::new(),
+            lens: Vec::new(),
             free: BinaryHeap::new(),
             slot_of: HashMap::new(),
             len_total: 0,
@@ -174,6 +208,7 @@ impl LexicalIndex {
         let slot = self.free.pop().map_or_else(
             || {
                 self.texts.push(None);
+                self.lens.push(0);
                 // A text has at least an id in memory: there are fewer than 2^32.
                 u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
             },
@@ -187,7 +222,8 @@ impl LexicalIndex {
             list.insert(place, (slot, count));
             terms.push(term);
         }
-        self.texts[slot as usize] = Some(Text { id, order, len, terms: terms.into() });
+        self.texts[slot as usize] = Some(Text { id, order, terms: terms.into() });
+        self.lens[slot as usize] = len;
         self.slot_of.insert(id, slot);
         self.len_total += u64::from(len);
     }
@@ -207,7 +243,7 @@ impl LexicalIndex {
                 self.terms.remove(&std::mem::take(&mut self.words[*term]));
             }
         }
-        self.len_total -= u64::from(text.len);
+        self.len_total -= u64::from(std::mem::take(&mut self.lens[slot as usize]));
         self.free.push(Reverse(slot));
         true
     }
@@ -226,40 +262,66 @@ impl LexicalIndex {
                 terms.entry(word.to_owned()).or_insert((*term, 0.0)).1 += 1.0;
             }
         });
-        let mut scores = vec![0.0_f32; self.texts.len()];
+        // A filter may itself search another index in this thread: such a search has memory of its own.
+        SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut scratch) => self.best(terms.values(), k, filter, &mut scratch),
+            Err(_) => self.best(terms.values(), k, filter, &mut Scratch::default()),
+        })
+    }
+
+    /// The `k` best texts for terms with their weights.
+    fn best<'a>(
+        &self,
+        terms: impl Iterator<Item = &'a (usize, f32)>,
+        k: usize,
+        filter: Option<Filter<'_>>,
+        scratch: &mut Scratch,
+    ) -> Vec<Neighbour> {
+        let Scratch { scores, norms } = scratch;
+        let LexicalOptions { k1, b, .. } = self.options;
         let mean = self.len_total as f32 / self.len().max(1) as f32;
-        for (term, weight) in terms.into_values() {
-            let list = &self.postings[term];
+        norms.clear();
+        norms.extend(self.lens.iter().map(|len| k1 * (1.0 - b + b * *len as f32 / mean)));
+        scores.clear();
+        scores.resize(self.texts.len(), 0.0);
+        for (term, weight) in terms {
+            let list = &self.postings[*term];
             let (all, having) = (self.len() as f32, list.len() as f32);
             let rarity = (1.0 + (all - having + 0.5) / (having + 0.5)).ln();
+            let factor = weight * rarity;
             for (slot, count) in list {
-                let len = self.texts[*slot as usize].as_ref().map_or(0, |text| text.len);
-                let LexicalOptions { k1, b, .. } = self.options;
-                let count = *count as f32;
-                let norm = k1 * (1.0 - b + b * len as f32 / mean);
-                scores[*slot as usize] += weight * rarity * count / (count + norm);
+                let (slot, count) = (*slot as usize, *count as f32);
+                scores[slot] += factor * count / (count + norms[slot]);
             }
         }
-        let id = |slot: u32| self.texts[slot as usize].as_ref().map_or(VectorId(u64::MAX), |text| text.id);
-        let mut found: Vec<Found> = (0..)
-            .zip(scores)
-            .zip(&self.texts)
-            .filter(|((_, score), _)| *score > 0.0)
-            .filter_map(|((slot, score), text)| {
-                let text = text.as_ref().filter(|text| filter.is_none_or(|passes| passes(text.id)))?;
-                Some(Found { score, slot, order: text.order })
-            })
-            .collect();
-        let order = |a: &Found, b: &Found| {
-            let by_order = b.score.total_cmp(&a.score).then(a.order.cmp(&b.order));
-            by_order.then_with(|| id(a.slot).cmp(&id(b.slot)))
-        };
-        if found.len() > k && k > 0 {
-            found.select_nth_unstable_by(k - 1, order);
+        let mut best: BinaryHeap<Found> = BinaryHeap::with_capacity(k.min(self.len()) + 1);
+        // A text with a lower score is not among the best, nor is one without a word of the query.
+        let mut least = f32::MIN_POSITIVE;
+        for (scores, texts) in scores.chunks(PART).zip(self.texts.chunks(PART)) {
+            // Most parts hold no text that is good enough: processors compare their scores side by side.
+            if !scores.iter().fold(false, |any, score| any | (*score >= least)) {
+                continue;
+            }
+            for (score, text) in scores.iter().zip(texts) {
+                let Some(text) = text.as_ref().filter(|_| *score >= least) else { continue };
+                let found = Found { score: *score, order: text.order, id: text.id };
+                let is_full = best.len() >= k;
+                if is_full && best.peek().is_none_or(|worst| found > *worst)
+                    || filter.is_some_and(|passes| !passes(text.id))
+                {
+                    continue;
+                }
+                best.push(found);
+                if is_full {
+                    best.pop();
+                }
+                if let Some(worst) = best.peek().filter(|_| best.len() >= k) {
+                    least = worst.score;
+                }
+            }
         }
-        found.truncate(k);
-        found.sort_unstable_by(order);
-        found.into_iter().map(|found| Neighbour { id: id(found.slot), score: found.score }).collect()
+        let found = best.into_sorted_vec();
+        found.into_iter().map(|found| Neighbour { id: found.id, score: found.score }).collect()
     }
 
     /// How alike two texts are: the share of their different words that both hold (Jaccard 1901), from 0 to

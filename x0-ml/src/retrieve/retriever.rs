@@ -244,9 +244,10 @@ impl<'a> Retriever<'a> {
             return;
         };
         let overlaps = |hit: &Hit| {
-            hit.document == place.document
-                && hit.span.start < place.span.end
+            // Few places of other documents pass the first two, and they cost less than a name.
+            hit.span.start < place.span.end
                 && place.span.start < hit.span.end
+                && hit.document == place.document
         };
         if let Some(at) = hits.iter().position(overlaps) {
             hits[at].span = hits[at].span.start.min(place.span.start)..hits[at].span.end.max(place.span.end);

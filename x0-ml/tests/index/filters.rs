@@ -32,6 +32,28 @@ fn recall_holds_for_any_share() {
     }
 }
 
+/// Blocks with and without free slots take different loops.
+#[test]
+fn a_scan_asks_about_present_vectors_and_finds_them_all() {
+    let mut vectors = Vectors::new(8, 50, 11);
+    let data = vectors.take(1000);
+    let mut index = hnsw(HnswOptions::new(8, Metric::L2).scan_len_max(usize::MAX), &data);
+    let is_left = |id: VectorId| !(300..700).contains(&id.0) || id.0.is_multiple_of(5);
+    for id in (0..1000).map(VectorId).filter(|id| !is_left(*id)) {
+        assert!(index.remove(id));
+    }
+    for share in [1, 3, 7] {
+        let passes = |id: VectorId| {
+            assert!(is_left(id), "{id:?} was removed");
+            id.0.is_multiple_of(share)
+        };
+        let found = index.search(&Search::new(&data[0], 1000).filter(&passes)).unwrap();
+        let found: HashSet<u64> = found.iter().map(|near| near.id.0).collect();
+        let expect = (0..1000).filter(|id| is_left(VectorId(*id)) && id.is_multiple_of(share)).collect();
+        assert_eq!(found, expect, "1/{share}");
+    }
+}
+
 /// The vectors that pass are the farthest from the query: a walk gives up and the scan answers.
 #[test]
 fn a_filter_away_from_the_query_is_answered_within_a_bound() {

@@ -86,14 +86,8 @@ impl Graph {
         const { assert!(ROWS <= u64::BITS as usize, "a bit for each slot of a block") };
         let (mut slots, mut len) = ([0_u32; 2 * ROWS], 0);
         for (first, (layers, ids)) in (0..).step_by(ROWS).zip(self.layers.blocks().zip(self.ids.blocks())) {
-            // A bit for each slot of the block that passes: no branch depends on the filter, which no
-            // processor could predict, and nothing is kept in memory over its calls.
-            let mut passing = 0_u64;
             let used = (self.slots.saturating_sub(first) as usize).min(ROWS);
-            for (bit, (layers, id)) in layers.iter().zip(ids).take(used).enumerate() {
-                let passes = *layers > 0 && filter.is_none_or(|filter| filter(VectorId(*id)));
-                passing |= u64::from(passes) << bit;
-            }
+            let mut passing = passing(filter, &layers[..used], &ids[..used]);
             while passing != 0 {
                 slots[len] = first + passing.trailing_zeros();
                 len += 1;
@@ -107,4 +101,27 @@ impl Graph {
         measure(&slots[..len]);
         best.into_sorted_vec()
     }
+}
+
+/// A bit for each slot of a block that is in use and passes.
+///
+/// No branch depends on the filter, which no processor could predict. The function stays out of the scan, so
+/// that what the scan keeps does not leave the registers at each call of the filter.
+#[inline(never)]
+fn passing(filter: Option<Filter<'_>>, layers: &[u8], ids: &[u64]) -> u64 {
+    let mut passing = 0;
+    if let Some(filter) = filter
+        && layers.iter().fold(u8::MAX, |least, layers| least.min(*layers)) > 0
+    {
+        for id in ids.iter().rev() {
+            passing = passing << 1 | u64::from(filter(VectorId(*id)));
+        }
+        return passing;
+    }
+    for (bit, (layers, id)) in layers.iter().zip(ids).enumerate() {
+        // The filter is asked about present vectors only.
+        let passes = *layers > 0 && filter.is_none_or(|filter| filter(VectorId(*id)));
+        passing |= u64::from(passes) << bit;
+    }
+    passing
 }
