@@ -43,7 +43,8 @@ pub struct KnowledgeBaseOptions {
     pub vectors: ExactVectors,
     /// Time after which a save takes vectors of withdrawn text out of the cache, whose file is then written
     /// again; 10 minutes by default. Sooner, if they are an eighth of the file, and with each
-    /// [`save`](KnowledgeBase::save) of the caller.
+    /// [`save`](KnowledgeBase::save) of the caller. A folder that cannot be written is tried again after each
+    /// [interval of saves](KnowledgeOptions::save_interval).
     pub withdrawn_max: Option<Duration>,
 }
 
@@ -208,7 +209,7 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     withdrawn_max: Duration,
     /// The next save takes them out of the cache: the caller asked for it, or the last attempt failed.
     must_forget: bool,
-    /// The cache may hold vectors of text that was withdrawn before the start.
+    /// The cache may hold vectors of text that was withdrawn before the start, or that was never indexed.
     is_unchecked: bool,
     beside: Option<Beside>,
     running: Option<Running>,
@@ -434,8 +435,9 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         Ok(false)
     }
 
-    /// Looks for vectors of text that was withdrawn before the start, once the indexes are those of the
-    /// store: a process that ended before its cache was written again knew of them.
+    /// Looks for vectors of text that stands in no document, once the indexes are those of the store: a
+    /// process that ended before its cache was written again knew of some, and a document that was embedded
+    /// in part and then removed leaves others.
     fn check_cache(&mut self, now: Duration) {
         if !self.is_unchecked || self.withdrawn_since.is_some() {
             return;
@@ -468,8 +470,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
 
     /// When a save takes vectors of withdrawn text out of the cache; `None` while a save runs.
     fn forget_at(&self) -> Option<Duration> {
+        // After a failure the engine saves again when its interval is over, and that save takes them out.
+        let waits = self.running.is_none() && !self.must_forget;
         // A time that is too long for the clock ends never.
-        self.withdrawn_since.filter(|_| self.running.is_none())?.checked_add(self.withdrawn_max)
+        self.withdrawn_since.filter(|_| waits)?.checked_add(self.withdrawn_max)
     }
 
     /// Lets other threads make and write the files of saves, so that documents are indexed meanwhile.
@@ -630,7 +634,11 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             },
             Output::Embed { job, chunks } => match self.embed(&chunks) {
                 Ok(vectors) => Input::Embedded { job, vectors },
-                Err(()) => Input::Failed,
+                Err(()) => {
+                    // The cache has vectors of the chunks before these, which may never be indexed.
+                    self.is_unchecked = true;
+                    Input::Failed
+                }
             },
             Output::Insert { chunks, vectors } => {
                 let dimensions = self.index.dimensions();
@@ -745,7 +753,6 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// Embeds a chunk whose record cannot be read. Without success the next query that meets it reports it
     /// again.
     fn embed_again(&mut self, id: VectorId) {
-        self.telemetry.cache_written(false);
         let place = {
             let engine = self.searcher.engine();
             let place = engine
@@ -757,6 +764,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         };
         // A chunk that stands nowhere any more is leaving.
         let Some((chunk, revision, place)) = place else { return };
+        self.telemetry.cache_written(false);
         let Ok(Some((found, document))) = self.store.read(&place.document) else { return };
         if found != revision {
             return;

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use x0_ml::embed::{EmbedError, Embedded, Embedder, ModelId};
 use x0_ml::knowledge::{ExactVectors, KnowledgeBase, KnowledgeOptions, SaveJob};
 use x0_ml::retrieve::Mode;
 
@@ -185,4 +186,67 @@ fn withdrawn_vectors_leave_the_cache_in_time() {
     assert_eq!((base.cached(), base.poll_timeout()), (before, Some(at(930))));
     base.run(at(930)).unwrap();
     assert_eq!((base.cached(), base.poll_timeout()), (before - 1, None));
+}
+
+/// A disk that stays full lets the base wait, however short the time is.
+#[test]
+fn a_save_that_fails_is_not_repeated_at_once() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    let options = options().withdrawn_max(Duration::ZERO);
+    let mut base = Base::open(options, store.clone(), Counting::new(), folder.clone()).unwrap();
+    put(&store, "secret", "Zanzibar");
+    put(&store, "alpha", text("alpha", 9));
+    base.run(NOW).unwrap();
+    let cached = base.cached();
+    folder.fail(0, usize::MAX / 2);
+    remove(&store, "secret");
+    let ends = (0..100).any(|_| !base.step(NOW).unwrap());
+    assert!(ends, "it saves without pause");
+    assert_eq!(base.cached(), cached);
+    folder.fail(0, 0);
+    let due = base.poll_timeout().expect("it tries again");
+    base.run(due).unwrap();
+    assert_eq!(base.cached(), cached - 1);
+}
+
+/// A model that fails from the third text on.
+struct Failing(Counting);
+
+impl Embedder for Failing {
+    fn model(&self) -> &ModelId {
+        self.0.model()
+    }
+
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.0.tokens_max()
+    }
+
+    fn embed(&self, texts: &[&str], vectors: &mut [f32]) -> Result<Embedded, EmbedError> {
+        if self.0.count() >= 2 {
+            return Err(EmbedError::Model("it fails".into()));
+        }
+        self.0.embed(texts, vectors)
+    }
+}
+
+/// Vectors of a document that the model embedded in part, and that was then removed, leave the cache.
+#[test]
+fn vectors_of_a_document_that_failed_leave_the_cache() {
+    let (store, folder) = (Shared::default(), SharedFolder::new(SimFolder::new(1)));
+    let one_by_one = KnowledgeOptions::new().batch_max(1);
+    let options = options().knowledge(one_by_one).withdrawn_max(Duration::from_secs(300));
+    let mut base = KnowledgeBase::open(options, store.clone(), Failing(Counting::new()), folder).unwrap();
+    base.run(NOW).unwrap();
+    put(&store, "secret", text("secret", 30));
+    base.run(NOW).unwrap();
+    assert_eq!((base.cached(), base.reader().len()), (2, 0));
+    remove(&store, "secret");
+    for seconds in [60, 400, 800] {
+        base.run(NOW + Duration::from_secs(seconds)).unwrap();
+    }
+    assert_eq!(base.cached(), 0);
 }
