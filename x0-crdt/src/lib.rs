@@ -59,6 +59,7 @@
 //!   28 bytes when both are equal, a delta in numbered parts when history reaches back, a set reconciliation
 //!   when it does not. It owns no socket and no clock.
 //! - [`Peers`]: one replica and its sessions with all peers: fan-out of changes, heartbeats, timers.
+//! - [`Renewals`]: when a replica whose events a peer claims goes on as a fresh incarnation.
 //! - [`Subscriptions`]: which keys below which prefixes have changed.
 //! - [`Members`]: the members of a group and their leases, which decide when tombstones are collected.
 //! - [`SignedMap`]: a map of writers that are not trusted, see [below](#signed-maps).
@@ -132,6 +133,7 @@ mod journal;
 mod map;
 mod peers;
 mod random;
+mod renewals;
 mod session;
 mod signed;
 mod subscription;
@@ -161,6 +163,7 @@ pub use map::{
     KEY_LEN_MAX, MapDelta, RestoreError, VALUE_LEN_MAX, WriteError,
 };
 pub use peers::{Peers, PeersError, PeersInput, PeersOutput};
+pub use renewals::Renewals;
 pub use session::{
     MEMBERS_MAX, Members, Replicated, Session, SessionError, SessionInput, SessionOptions, SessionOutput,
     SessionStats,

@@ -8,8 +8,8 @@ use core::time::Duration;
 use crate::map::Joined;
 use crate::random::SplitMix64;
 use crate::{
-    CausalMap, JoinError, ReplicaId, Replicated, Session, SessionError, SessionInput, SessionOptions,
-    SessionOutput, SubscriptionId, Subscriptions,
+    CausalMap, JoinError, Renewals, ReplicaId, Replicated, Session, SessionError, SessionInput,
+    SessionOptions, SessionOutput, SubscriptionId, Subscriptions,
 };
 
 /// How many heartbeats there are in a lease.
@@ -106,11 +106,9 @@ pub enum PeersError<P: Debug + Display> {
 /// this as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were used
 /// twice keep one content on all replicas, all others survive.
 ///
-/// Each incarnation counts in the version of every replica for ever. So a second one waits for
-/// [`retry_max`](SessionOptions::retry_max), and each further one twice as long, up to a lease; after a lease
-/// without a claim of such events the next one waits for nothing again. Meanwhile nothing is joined of the
-/// peers that hold the events, and a write here whose number one of the events has may be lost. A member that
-/// forges events of this replica, towards it or towards others, causes both.
+/// Renewals are spaced by [`Renewals`], from [`retry_max`](SessionOptions::retry_max) up to a lease. Meanwhile
+/// nothing is joined of the peers that hold the events, and a write here whose number one of the events has
+/// may be lost. A member that forges events of this replica, towards it or towards others, causes both.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to
@@ -174,44 +172,6 @@ pub struct Peers<P, R: Replicated = CausalMap> {
     /// The members were known at the start.
     knows_members: bool,
     renewals: Renewals,
-}
-
-/// When the replica goes on as a fresh incarnation.
-#[derive(Debug, Default)]
-struct Renewals {
-    /// A peer has claimed events of the current incarnation that this replica has not written.
-    is_claimed: bool,
-    /// When a peer last did.
-    claimed_at: Option<Duration>,
-    /// Not before this time, and the pause before it.
-    allowed_at: Duration,
-    pause: Duration,
-}
-
-impl Renewals {
-    /// A peer claims events.
-    fn claim(&mut self, now: Duration, lease: Duration) {
-        if self.claimed_at.is_none_or(|at| now.saturating_sub(at) > lease) {
-            (self.allowed_at, self.pause) = (now, Duration::ZERO);
-        }
-        (self.is_claimed, self.claimed_at) = (true, Some(now));
-    }
-
-    /// When the next renewal is due.
-    fn due_at(&self) -> Option<Duration> {
-        self.is_claimed.then_some(self.allowed_at)
-    }
-
-    /// Whether a renewal is due. If so, the next one waits longer.
-    fn take(&mut self, now: Duration, pause_min: Duration, lease: Duration) -> bool {
-        if self.due_at().is_none_or(|at| now < at) {
-            return false;
-        }
-        self.is_claimed = false;
-        self.pause = self.pause.saturating_mul(2).max(pause_min).min(lease);
-        self.allowed_at = now.saturating_add(self.pause);
-        true
-    }
 }
 
 impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
@@ -363,7 +323,7 @@ impl<P: Ord + Clone + Debug + Display, R: Replicated> Peers<P, R> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let sessions = self.sessions.values().filter_map(Session::poll_timeout);
-        sessions.chain([self.heartbeat_at]).chain(self.renewals.due_at()).min()
+        sessions.chain([self.heartbeat_at]).chain(self.renewals.poll_timeout()).min()
     }
 
     /// Counts a heartbeat if it is time to.

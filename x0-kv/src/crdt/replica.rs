@@ -5,15 +5,15 @@
 //! writes and datagrams, and a round that cannot be written is undone as a whole (`reset`). The members are
 //! those of the cluster, under node ids, while a peer of `Peers` is whatever the caller adds. Heartbeats wait
 //! until all members were heard, and datagrams carry the context of a traced write. What both do alike is in
-//! [`Session`].
+//! [`Session`] and [`Renewals`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use x0_crdt::{
-    CausalMap, Clock, JoinError, Joined, ReplicaId, Session, SessionError, SessionInput, SessionOptions,
-    SessionOutput, Stamp, Version, WriteError,
+    CausalMap, Clock, JoinError, Joined, Renewals, ReplicaId, Session, SessionError, SessionInput,
+    SessionOptions, SessionOutput, Stamp, Version, WriteError,
 };
 use x0_identity::NodeId;
 
@@ -65,10 +65,10 @@ pub(crate) enum HandleError {
         from: NodeId,
     },
     /// The sender has events of this replica that it has not written, or has written otherwise: its folder is
-    /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at most once in a lease;
-    /// until then it joins nothing of such a sender.
+    /// an old copy, or in use twice. The replica goes on as a fresh incarnation, at once or after a pause of
+    /// [`Renewals`]; until then it joins nothing of such a sender.
     #[error(
-        "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation, at most once in a lease, and joins nothing of {from} until then: check that no other process uses a copy of its folder"
+        "{from} has events of this node that its CRDT keyspace does not hold, so that it goes on as a fresh incarnation, after a pause of up to a lease if it has done so before, and joins nothing of {from} until then: check that no other process uses a copy of its folder"
     )]
     Impostor {
         /// The sender.
@@ -129,8 +129,7 @@ pub(crate) struct CrdtReplica<R> {
     past: CrdtTotals,
     /// The incarnation of the last renewal.
     renewed: Option<u32>,
-    /// From when on the replica may be renewed again.
-    renewable_at: Duration,
+    renewals: Renewals,
 }
 
 impl<R> CrdtReplica<R> {
@@ -155,7 +154,7 @@ impl<R> CrdtReplica<R> {
             totals: CrdtTotals::default(),
             past: CrdtTotals::default(),
             renewed: None,
-            renewable_at: Duration::ZERO,
+            renewals: Renewals::default(),
         }
     }
 
@@ -166,7 +165,9 @@ impl<R> CrdtReplica<R> {
         // A renewal among what was undone is needed again. A durable one is not: each costs an incarnation
         // for ever.
         if self.renewed.is_some_and(|incarnation| incarnation != map.replica().incarnation) {
-            (self.renewed, self.renewable_at) = (None, Duration::ZERO);
+            // The next claim is the first one again. A renewal without one would be undone again and again
+            // while the disk is full.
+            (self.renewed, self.renewals) = (None, Renewals::default());
             self.totals.renewals = self.totals.renewals.saturating_sub(1);
         }
         self.map = map;
@@ -195,6 +196,7 @@ impl<R> CrdtReplica<R> {
     /// When a datagram is malformed or does not fit. It is counted and dropped.
     pub(crate) fn handle(&mut self, now: Duration, input: Input<R>) -> Result<(), HandleError> {
         self.now = now;
+        self.renew_if_due(now);
         let mut handled = Ok(());
         match input {
             Input::Write { write, wall_ms, trace, reply } => {
@@ -253,7 +255,8 @@ impl<R> CrdtReplica<R> {
 
     /// When [`Input::Timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        Some(self.sessions.values().filter_map(Session::poll_timeout).fold(self.heartbeat_at, Duration::min))
+        let sessions = self.sessions.values().filter_map(Session::poll_timeout);
+        sessions.chain([self.heartbeat_at]).chain(self.renewals.poll_timeout()).min()
     }
 
     /// The latest time that wins over concurrent values.
@@ -416,12 +419,8 @@ impl<R> CrdtReplica<R> {
         match error {
             SessionError::KeyMismatch => HandleError::KeyMismatch { from },
             SessionError::Join(JoinError::Impostor { .. }) => {
-                // A renewal writes the whole map, and its incarnation is remembered for ever: a member that
-                // goes on claiming events of this node must not cause one with each datagram.
-                if now >= self.renewable_at {
-                    self.renewable_at = now.saturating_add(self.options.lease);
-                    self.renew();
-                }
+                self.renewals.claim(now, self.options.lease);
+                self.renew_if_due(now);
                 HandleError::Impostor { from }
             }
             _ => HandleError::Refused { from },
@@ -430,7 +429,12 @@ impl<R> CrdtReplica<R> {
 
     /// Goes on as a fresh incarnation: under the numbers of events that were lost, or that another process
     /// has used, no others may be written.
-    fn renew(&mut self) {
+    fn renew_if_due(&mut self, now: Duration) {
+        // A renewal writes the whole map as well: a member that goes on claiming events of this node must not
+        // cause one with each datagram.
+        if !self.renewals.take(now, self.options.session.retry_max, self.options.lease) {
+            return;
+        }
         let node = self.map.replica().node;
         let version = self.map.version();
         let incarnation = loop {

@@ -506,7 +506,7 @@ fn a_member_that_was_restored_from_a_backup_goes_on_as_a_fresh_incarnation() {
 
 /// A member that claims events of this node again and again, as one does whose folder is in use twice.
 #[test]
-fn a_node_is_renewed_at_most_once_in_a_lease() {
+fn a_node_is_renewed_after_a_pause_and_a_renewal_that_is_not_durable_counts_for_nothing() {
     let [here, there] = [node(1), node(2)];
     let options = options(7);
     let empty = |id: NodeId| CausalMap::new(ReplicaId::new(id.get()), options.hash_key);
@@ -543,19 +543,96 @@ fn a_node_is_renewed_at_most_once_in_a_lease() {
         }
         panic!("the claim at {now:?} is not refused");
     };
-    for round in 0..5 {
-        assert_eq!(claim(&mut replica, Duration::from_secs(10) * round), 1);
+    for second in 0..4 {
+        assert_eq!(claim(&mut replica, Duration::from_secs(second)), 1);
     }
-    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+    // The claims are not forgotten: the pause ends without a further one.
+    let pause = options.session.retry_max;
+    assert!(replica.poll_timeout().is_some_and(|at| at <= pause));
+    replica.handle(pause, Input::Timeout).unwrap();
+    assert_eq!(replica.status().totals.renewals, 2);
+    assert_eq!(claim(&mut replica, pause), 2);
+    // After a quiet lease the next one waits for nothing.
+    replica.handle(pause + 2 * options.lease, Input::Timeout).unwrap();
+    let late = pause + 4 * options.lease;
+    assert_eq!(claim(&mut replica, late), 4);
     // A renewal that is durable stays when a later record could not be written.
     let renewed = replica.reports().renewed;
     replica.reset(CausalMap::new(replica.map().replica(), options.hash_key));
     assert_eq!(replica.reports().renewed, renewed);
-    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+    assert_eq!(claim(&mut replica, late), 4);
     // A renewal that could not be written is undone, and the next claim renews the replica again.
     replica.reset(empty(here));
-    assert_eq!((replica.reports().renewed, replica.status().totals.renewals), (None, 1));
-    assert_eq!(claim(&mut replica, 2 * options.lease), 2);
+    assert_eq!((replica.reports().renewed, replica.status().totals.renewals), (None, 3));
+    assert_eq!(claim(&mut replica, late), 4);
+}
+
+/// An honest member holds events that were forged under each incarnation of a node: the node joins nothing of
+/// it, and its own writes are lost, until it goes on as another one.
+#[test]
+fn events_forged_towards_others_block_a_node_for_a_pause_that_grows_to_a_lease() {
+    let options = options(7);
+    let members: BTreeSet<NodeId> = [node(1), node(2)].into();
+    let mut replicas = [1, 2].map(|id| {
+        let map = CausalMap::new(ReplicaId::new(id), options.hash_key);
+        let mut replica = CrdtReplica::<()>::new(options.clone(), id, Duration::ZERO, map);
+        replica.handle(Duration::ZERO, Input::Members(members.clone())).unwrap();
+        replica
+    });
+    /// Runs until a condition holds. Returns after which time it does.
+    fn run(
+        replicas: &mut [CrdtReplica<()>; 2],
+        now: &mut Duration,
+        is_done: impl Fn(&[CrdtReplica<()>; 2], Duration) -> bool,
+    ) -> Duration {
+        let begin = *now;
+        while !is_done(replicas, *now) {
+            assert!(*now < begin + LEASE * 3, "nothing happens");
+            *now += Duration::from_millis(100);
+            for at in 0..2 {
+                // What is refused is counted.
+                let _ = replicas[at].handle(*now, Input::Timeout);
+                while let Some(output) = replicas[at].poll_output() {
+                    let Output::Send { payload, .. } = output else { continue };
+                    let from = node(at as u64 + 1);
+                    let _ = replicas[1 - at]
+                        .handle(*now, Input::Datagram { from, payload: payload.into(), trace: None });
+                }
+            }
+        }
+        *now - begin
+    }
+    let mut now = Duration::ZERO;
+    let mut pauses = Vec::new();
+    for round in 0..8_u8 {
+        if round == 6 {
+            let end = now + LEASE * 2;
+            run(&mut replicas, &mut now, |_, now| now >= end);
+        }
+        let life = replicas[0].map().replica();
+        let mut forged = CausalMap::new(life, options.hash_key);
+        for number in 0..10 {
+            forged.put(&[round, number], 0, b"forged").unwrap();
+        }
+        let held = replicas[1].map();
+        let mut map = CausalMap::restore(&held.save(), held.replica(), options.hash_key).unwrap();
+        map.join(&forged.delta(&map.version()).unwrap()).unwrap();
+        replicas[1].reset(map);
+        let is_renewed = |replicas: &[CrdtReplica<()>; 2], _| replicas[0].map().replica() != life;
+        pauses.push(run(&mut replicas, &mut now, is_renewed).as_secs());
+        let write = Write::Put { key: Bytes::copy_from_slice(&[round]), value: "written".into() };
+        replicas[0].handle(now, Input::Write { write, wall_ms: START_MS, trace: None, reply: () }).unwrap();
+        let is_same =
+            |replicas: &[CrdtReplica<()>; 2], _| replicas[0].map().frontier() == replicas[1].map().frontier();
+        let after = run(&mut replicas, &mut now, is_same);
+        assert!(after < Duration::from_secs(5), "{after:?} after the renewal");
+        for replica in &replicas {
+            assert!(replica.map().get(&[round]).is_some() && replica.map().get(&[round, 9]).is_some());
+        }
+    }
+    let expected = [0, 10, 20, 40, 60, 60, 0, 10];
+    let is_near = |(pause, expected): (&u64, &u64)| *pause <= *expected + 1 && *pause + 4 > *expected;
+    assert!(pauses.iter().zip(&expected).all(is_near), "{pauses:?}");
 }
 
 /// More values of one key than a client receives.
