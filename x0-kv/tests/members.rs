@@ -212,6 +212,17 @@ async fn clients_neither_administer_nor_speak_for_members() {
     for request in [AdminRequest::Members, AdminRequest::Remove { node: id(2) }] {
         assert_eq!(client.admin(request).await, Err(AdminError::NotAnOperator));
     }
+    // Members cannot decode such requests and would not answer: the client says what is wrong with them.
+    let planned = |request| AdminRequest::Planned { voters: [id(1)].into(), request: Box::new(request) };
+    let nested = soon("the nested plan", client.admin(planned(planned(AdminRequest::Members)))).await;
+    assert_eq!(nested, Err(AdminError::NestedPlan));
+    let voters = (1..=1_000).map(id).collect();
+    let large = AdminRequest::Planned { voters, request: Box::new(AdminRequest::Members) };
+    let large = soon("the large plan", client.admin(large)).await;
+    assert_eq!(large, Err(AdminError::PlanTooLarge { voters: 1_000 }));
+    let unreadable = AdminRequest::Add { node: id(4), addresses: vec!["two words".into()] };
+    let unreadable = soon("the address", client.admin(unreadable)).await;
+    assert!(matches!(unreadable, Err(AdminError::Limit(_))), "{unreadable:?}");
     let before = nodes[2].status().refused_messages;
     let transmit = Transmit { to: id(3), lane: Lane::Ordered(0), payload: b"not of a member" };
     soon("the message", poll_fn(|cx| consensus.poll_send(cx, &transmit))).await.unwrap();

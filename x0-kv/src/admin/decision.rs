@@ -75,11 +75,11 @@ pub(super) fn decide(request: &AdminRequest, group: &Group) -> Result<Decision, 
         AdminRequest::Remove { node } => group.remove(*node),
         AdminRequest::Replace { old, new } => group.replace(*old, *new),
         AdminRequest::Transfer { to } => group.transfer(*to),
-        AdminRequest::Planned { .. } if !request.is_sound() => Err(AdminError::Stale),
-        AdminRequest::Planned { voters, request } => {
+        AdminRequest::Planned { voters, request: planned } => {
+            request.check()?;
             // A joint membership is one of two, and neither is that of the plan.
             let is_same = group.membership.voters == *voters && group.membership.voters_outgoing.is_empty();
-            let decision = decide(request, group);
+            let decision = decide(planned, group);
             match &decision {
                 _ if is_same => decision,
                 // The first step of this request may be what has changed the voters. The remaining steps
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(lagging, Err(AdminError::Lagging { node: id(4), lag: 10_000 }));
         let voters: BTreeSet<NodeId> = [1, 2, 3].map(id).into();
         let twice = AdminRequest::Planned { voters, request: Box::new(planned(&[1, 2, 3])) };
-        assert_eq!(decide(&twice, &group(&[], 10_000)), Err(AdminError::Stale));
+        assert_eq!(decide(&twice, &group(&[], 10_000)), Err(AdminError::NestedPlan));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::message::{self, Message};
 use super::request::{AdminError, AdminReply, AdminRequest};
 use super::role::PeerRole;
 use crate::request::codec::DecodeError;
-use crate::request::member::{MemberChange, Members, check_addresses};
+use crate::request::member::{MemberChange, Members};
 
 /// The most requests that wait.
 const JOBS_MAX: usize = 64;
@@ -353,18 +353,11 @@ impl AdminEngine {
     }
 
     fn begin(&mut self, now: Duration, origin: Origin, request: AdminRequest) {
-        let addresses = match request.plain() {
-            AdminRequest::Add { addresses, .. } | AdminRequest::SetAddresses { addresses, .. } => addresses,
-            _ => &Vec::new(),
+        let refused = match request.check() {
+            Ok(()) if self.jobs.len() >= JOBS_MAX => Err(AdminError::Overloaded),
+            checked => checked,
         };
-        let refused = match check_addresses(addresses) {
-            // The wire has no form for it, and the leader refuses it as well.
-            _ if !request.is_sound() => Some(AdminError::Stale),
-            Err(error) => Some(AdminError::Limit(error)),
-            Ok(()) if self.jobs.len() >= JOBS_MAX => Some(AdminError::Overloaded),
-            Ok(()) => None,
-        };
-        if let Some(error) = refused {
+        if let Err(error) = refused {
             return self.reply(origin, Err(error));
         }
         self.jobs_begun += 1;

@@ -191,8 +191,11 @@ fn put_error(to: &mut BytesMut, error: &AdminError) {
         }
         AdminError::AlreadyAMember { node } => put_node(to, 0x89, *node),
         AdminError::Full => to.put_u8(0x8a),
-        // A request with an address that breaks a limit is refused before it is sent.
-        AdminError::Limit(_) | AdminError::NotUnderstood => to.put_u8(0x8b),
+        // A request with an address that breaks a limit, or with such a plan, is refused before it is sent.
+        AdminError::Limit(_)
+        | AdminError::NestedPlan
+        | AdminError::PlanTooLarge { .. }
+        | AdminError::NotUnderstood => to.put_u8(0x8b),
         // The others are errors of the asker itself.
         AdminError::Unknown | AdminError::NoMember | AdminError::Closed => to.put_u8(0x8c),
     }

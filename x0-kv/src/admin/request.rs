@@ -6,6 +6,7 @@ use std::time::Duration;
 use x0_identity::NodeId;
 
 use crate::request::limits::{LimitError, MEMBERS_MAX};
+use crate::request::member::check_addresses;
 
 /// The most log entries by which a learner may lag when it becomes a voter.
 pub const PROMOTE_LAG_MAX: u64 = 1024;
@@ -79,13 +80,23 @@ impl AdminRequest {
         }
     }
 
-    /// Whether any group can carry it out: a plan has one level, and no group has more voters than members.
-    pub(super) fn is_sound(&self) -> bool {
+    /// Checks that some group can carry it out: its addresses are within the limits, a plan has one level, and
+    /// no group has more voters than members. The wire has no form for another request, so that it is refused
+    /// where it begins.
+    pub(crate) fn check(&self) -> Result<(), AdminError> {
+        if let AdminRequest::Add { addresses, .. } | AdminRequest::SetAddresses { addresses, .. } =
+            self.plain()
+        {
+            check_addresses(addresses).map_err(AdminError::Limit)?;
+        }
         match self {
-            AdminRequest::Planned { voters, request } => {
-                voters.len() <= MEMBERS_MAX && !matches!(**request, AdminRequest::Planned { .. })
+            AdminRequest::Planned { request, .. } if matches!(**request, AdminRequest::Planned { .. }) => {
+                Err(AdminError::NestedPlan)
             }
-            _ => true,
+            AdminRequest::Planned { voters, .. } if voters.len() > MEMBERS_MAX => {
+                Err(AdminError::PlanTooLarge { voters: voters.len() })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -167,6 +178,19 @@ pub enum AdminError {
         "the voters have changed since the request was planned: compare with `member list` and plan again; nothing was changed"
     )]
     Stale,
+    /// A planned request is a plan itself. Nothing was changed.
+    #[error(
+        "the planned request is itself a planned one, which no cluster carries out: name the voters once, around the request itself; nothing was changed"
+    )]
+    NestedPlan,
+    /// The plan names more voters than a cluster has members. Nothing was changed.
+    #[error(
+        "the plan of the request names {voters} voters, and a cluster has at most {MEMBERS_MAX} members: plan on the voters that `member list` shows; nothing was changed"
+    )]
+    PlanTooLarge {
+        /// The voters of the plan.
+        voters: usize,
+    },
     /// The change would leave a majority of voters that the leader does not reach. Nothing was changed.
     #[error(
         "the change would lose the quorum: of the {voters} voters that it leaves the leader reaches {reached}, and {needed} are needed; start or replace the voters that are down first; nothing was changed"

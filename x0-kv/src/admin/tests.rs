@@ -174,7 +174,7 @@ fn a_transfer_is_done_when_another_node_leads() {
     }
 }
 
-/// The answer of a follower is that of the leader: the wire has no form for such a request.
+/// The wire has no form for such a request.
 #[test]
 fn a_plan_that_no_group_can_carry_out_is_refused_where_it_begins() {
     let planned = |voters: std::ops::Range<u64>, request: AdminRequest| AdminRequest::Planned {
@@ -182,10 +182,13 @@ fn a_plan_that_no_group_can_carry_out_is_refused_where_it_begins() {
         request: Box::new(request),
     };
     let transfer = AdminRequest::Transfer { to: None };
-    for request in [planned(1..4, planned(1..4, transfer.clone())), planned(1..10_000, transfer)] {
+    for (request, why) in [
+        (planned(1..4, planned(1..4, transfer.clone())), AdminError::NestedPlan),
+        (planned(1..10_000, transfer), AdminError::PlanTooLarge { voters: 9_999 }),
+    ] {
         let mut follower = engine(2, 1);
         follower.handle(SECOND, Input::Call { token: 7, request }).unwrap();
-        assert_eq!(follower.poll_output(), Some(Output::Reply { token: 7, result: Err(AdminError::Stale) }));
+        assert_eq!(follower.poll_output(), Some(Output::Reply { token: 7, result: Err(why) }));
         assert_eq!((follower.poll_output(), follower.jobs()), (None, 0));
     }
 }

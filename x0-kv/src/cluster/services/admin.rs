@@ -54,6 +54,8 @@ impl AdminCalls {
 
     /// Hands over a request and waits for its result.
     pub(crate) async fn call(&self, request: AdminRequest) -> AdminResult {
+        // A member could not decode it, and would not answer.
+        request.check()?;
         let (answer, result) = oneshot::channel();
         self.0.put(AdminCall { request, answer });
         result.await.unwrap_or(Err(AdminError::Closed))
