@@ -726,6 +726,28 @@ fn a_key_is_stored_before_a_token_is_bound_to_it() {
     assert_eq!(seen, ["dial", "store", "dial", "dial", "store", "dial", "dial", "dial"]);
 }
 
+/// A full disk is no fault of the issuer or of the clock: it has its own reason, and the next attempt follows.
+#[test]
+fn an_svid_that_is_not_stored_is_requested_again() {
+    let wall = Duration::from_secs(2_000_000_000);
+    let mut client = IssuanceClient::new(id("web"), RenewalOptions::default(), 7).token("token".into());
+    let mut now = Duration::ZERO;
+    for attempt in 1..=3 {
+        client.handle(now, IssuanceClientInput::Timeout { wall: wall + now }).unwrap();
+        let dialled = std::iter::from_fn(|| client.poll_output()).find_map(|output| match output {
+            IssuanceClientOutput::Dial { exchange, .. } => Some(exchange),
+            _ => None,
+        });
+        assert_eq!(dialled, Some(attempt));
+        let failure = ExchangeFailure::SvidNotStored;
+        client
+            .handle(now, IssuanceClientInput::Failed { exchange: attempt, failure, wall: wall + now })
+            .unwrap();
+        assert_eq!(client.failure(), Some(&IssuanceFailure::SvidNotStored));
+        now = client.poll_timeout().unwrap();
+    }
+}
+
 #[test]
 fn a_token_serves_one_key_until_it_expires_and_survives_its_store() {
     let mut tokens = JoinTokens::new();

@@ -31,6 +31,8 @@ pub enum ExchangeFailure {
     /// The key of the request was not stored, and nothing was sent. The next use of a join token begins with
     /// [`IssuanceClientOutput::StoreKey`] again.
     NotStored,
+    /// The issued SVID or its bundle was not stored, for instance because the disk is full.
+    SvidNotStored,
     /// The issued SVID was not taken into use: its bundle does not trust it, or it is not valid now.
     Unusable,
 }
@@ -162,6 +164,11 @@ pub enum IssuanceFailure {
     /// The key of the request was not stored.
     #[error("the key of the request cannot be stored, so that no join token is bound to it: check the disk")]
     NotStored,
+    /// The issued SVID or its bundle was not stored.
+    #[error(
+        "the issued SVID cannot be stored, and the next attempt requests another one: free space on the disk, or correct the permissions of its folder"
+    )]
+    SvidNotStored,
     /// The issued SVID was not taken into use.
     #[error(
         "the issued SVID is not valid by the issuer's bundle and the clock of this machine: check the clock and the issuer"
@@ -422,6 +429,7 @@ impl IssuanceClient {
                     ExchangeFailure::Unreachable => (IssuanceFailure::Unreachable, false),
                     ExchangeFailure::NotAccepted => (IssuanceFailure::NotAccepted, true),
                     ExchangeFailure::NotStored => (IssuanceFailure::NotStored, false),
+                    ExchangeFailure::SvidNotStored => (IssuanceFailure::SvidNotStored, false),
                     ExchangeFailure::Unusable => (IssuanceFailure::Unusable, false),
                 };
                 self.failed(now, wall, failure, rejected);

@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x0_identity::{
-    ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IssuanceClient,
-    IssuanceClientInput, IssuanceClientOutput, RenewalOptions, RequestKey, SpiffeId, TrustBundle,
-    TrustDomain, Verifier, X509Svid, issuance_client_config,
+    ExchangeFailure, ISSUANCE_ANSWER_LEN_MAX, ISSUANCE_BINDING_LABEL, Identity, IdentityError,
+    IssuanceClient, IssuanceClientInput, IssuanceClientOutput, IssuanceFailure, RenewalOptions, RequestKey,
+    SpiffeId, TrustBundle, TrustDomain, Verifier, X509Svid, issuance_client_config,
 };
 
 use super::files::Stamps;
@@ -70,6 +70,48 @@ struct Renewer {
     renewing: SharedRenewing,
     log: Log,
     begun: Instant,
+}
+
+/// An issued SVID was not taken into use.
+#[derive(Debug, thiserror::Error)]
+enum InstallError {
+    #[error("the issuer's bundle does not trust its SVID: correct the issuer, or the clock of this machine")]
+    Unusable(#[source] IdentityError),
+    /// The cause names the file.
+    #[error(transparent)]
+    NotStored(anyhow::Error),
+}
+
+impl InstallError {
+    fn failure(&self) -> ExchangeFailure {
+        match self {
+            InstallError::Unusable(_) => ExchangeFailure::Unusable,
+            InstallError::NotStored(_) => ExchangeFailure::SvidNotStored,
+        }
+    }
+}
+
+/// What the files of this node have refused.
+#[derive(Debug, Default)]
+struct Storing {
+    /// A key that must be on disk before the issuer sees it.
+    key: Option<Vec<u8>>,
+    /// Why the last exchange failed to store something.
+    why: Option<String>,
+}
+
+impl Storing {
+    /// Why an exchange failed, with what this node knows of it and the engine does not: the file.
+    fn explain(&self, failure: &IssuanceFailure) -> String {
+        let text = causes(&anyhow::Error::new(failure.clone()));
+        match (failure, &self.why) {
+            (
+                IssuanceFailure::NotStored | IssuanceFailure::SvidNotStored | IssuanceFailure::Unusable,
+                Some(why),
+            ) => format!("{text}: {why}"),
+            _ => text,
+        }
+    }
 }
 
 /// Renews the SVID of a node on a thread of its own, which ends with the process. Without an SVID it gets the
@@ -161,7 +203,7 @@ impl Renewer {
     }
 
     async fn run(self, mut engine: IssuanceClient, first: oneshot::Sender<()>) {
-        let (mut first, mut seen, mut failure, mut unstored) = (Some(first), None, None, None);
+        let (mut first, mut seen, mut failure, mut storing) = (Some(first), None, None, Storing::default());
         loop {
             let stamps = Stamps::of(&[self.svid.clone(), self.bundle.clone()]);
             if seen.as_ref() != Some(&stamps) {
@@ -185,12 +227,12 @@ impl Renewer {
                 let _ = engine.handle(self.now(), IssuanceClientInput::Replaced { wall: wall() });
             }
             let _ = engine.handle(self.now(), IssuanceClientInput::Timeout { wall: wall() });
-            if self.drain(&mut engine, &mut unstored).await {
+            if self.drain(&mut engine, &mut storing).await {
                 // The file that the node wrote itself is no news.
                 seen = Some(Stamps::of(&[self.svid.clone(), self.bundle.clone()]));
                 let _ = first.take().map(|first| first.send(()));
             }
-            let why = engine.failure().map(|error| causes(&anyhow::Error::new(error.clone())));
+            let why = engine.failure().map(|error| storing.explain(error));
             if why != failure {
                 failure.clone_from(&why);
                 if let Some(why) = &why {
@@ -206,28 +248,31 @@ impl Renewer {
         }
     }
 
-    /// Does what the engine wants. Says whether an SVID was stored. `unstored` is a key that must be on disk
-    /// before the issuer sees it.
-    async fn drain(&self, engine: &mut IssuanceClient, unstored: &mut Option<Vec<u8>>) -> bool {
+    /// Does what the engine wants. Says whether an SVID was stored.
+    async fn drain(&self, engine: &mut IssuanceClient, storing: &mut Storing) -> bool {
         let (mut stream, mut has_stored) = (None, false);
         while let Some(output) = engine.poll_output() {
             let failed = |exchange, failure| IssuanceClientInput::Failed { exchange, failure, wall: wall() };
             let input = match output {
                 IssuanceClientOutput::StoreKey { pkcs8 } => {
-                    *unstored = Some(pkcs8);
+                    storing.key = Some(pkcs8);
                     continue;
                 }
                 IssuanceClientOutput::Dial { exchange, with_svid } => {
-                    let connected = match self.store_key(unstored) {
-                        Ok(()) => self.dial(with_svid).await,
-                        Err(error) => Err(error),
-                    };
-                    match connected {
-                        Ok((connected, binding)) => {
-                            stream = Some(connected);
-                            IssuanceClientInput::Connected { exchange, binding, wall: wall() }
+                    // The engine gives a key out again that is not stored: evidence that needs no stored key is
+                    // not kept from the issuer.
+                    let stored = storing.key.take().map_or(Ok(()), |key| write_secret(&self.key(), &key));
+                    storing.why = stored.err().map(|error| causes(&error));
+                    if storing.why.is_some() {
+                        failed(exchange, ExchangeFailure::NotStored)
+                    } else {
+                        match self.dial(with_svid).await {
+                            Ok((connected, binding)) => {
+                                stream = Some(connected);
+                                IssuanceClientInput::Connected { exchange, binding, wall: wall() }
+                            }
+                            Err(error) => failed(exchange, self.explain(&error)),
                         }
-                        Err(error) => failed(exchange, self.explain(&error)),
                     }
                 }
                 IssuanceClientOutput::Send { exchange, bytes } => {
@@ -258,8 +303,9 @@ impl Renewer {
                             IssuanceClientInput::Installed { exchange, wall: wall() }
                         }
                         Err(error) => {
-                            self.log.event("issuance-failed", format!("why={}", causes(&error)));
-                            failed(exchange, ExchangeFailure::Unusable)
+                            let failure = error.failure();
+                            storing.why = Some(causes(&error.into()));
+                            failed(exchange, failure)
                         }
                     }
                 }
@@ -275,14 +321,6 @@ impl Renewer {
     async fn answer(&self, challenge: Vec<u8>, binding: [u8; 32]) -> Result<Vec<u8>> {
         let (device, key) = self.tpm.clone().context("the configuration has no TPM")?;
         tokio::task::spawn_blocking(move || tpm::answer(&device, key, &challenge, &binding)).await?
-    }
-
-    fn store_key(&self, unstored: &mut Option<Vec<u8>>) -> Result<()> {
-        if let Some(pkcs8) = unstored {
-            write_secret(&self.key(), pkcs8)?;
-            *unstored = None;
-        }
-        Ok(())
     }
 
     /// Connects to the issuer with what the files have now.
@@ -329,11 +367,12 @@ impl Renewer {
     }
 
     /// Stores the bundle and then the SVID, if they are an identity together.
-    fn install(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<()> {
-        Identity::new(svid.clone(), bundle.clone()).context("the issuer's bundle does not trust its SVID")?;
-        store_bundle(&self.bundle, svid, bundle)?;
-        write_private(&self.svid, &svid.to_pem())?;
-        remove(&self.key())?;
+    fn install(&self, svid: &X509Svid, bundle: &TrustBundle) -> Result<(), InstallError> {
+        Identity::new(svid.clone(), bundle.clone()).map_err(InstallError::Unusable)?;
+        store_bundle(&self.bundle, svid, bundle)
+            .and_then(|()| write_private(&self.svid, &svid.to_pem()))
+            .and_then(|()| remove(&self.key()))
+            .map_err(InstallError::NotStored)?;
         let until = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = crate::log::timestamp(until.as_millis());
         self.log.event("identity-issued", format!("identity={} valid_until={until}", svid.spiffe_id()));
@@ -391,6 +430,52 @@ mod tests {
     use x0_identity::{Authority, AuthorityOptions};
 
     use super::*;
+
+    /// A full disk and an untrusted SVID are two errors, and the first one names the file.
+    #[test]
+    fn an_svid_that_cannot_be_stored_is_no_svid_that_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::parse("example.org").unwrap();
+        let authority = || Authority::new(domain.clone(), &AuthorityOptions::default()).unwrap();
+        let (issuer, other) = (authority(), authority());
+        let spiffe_id = SpiffeId::parse("spiffe://example.org/node/1").unwrap();
+        let svid = issuer.issue(&spiffe_id, Duration::from_secs(3600)).unwrap();
+        let renewer = Renewer {
+            spiffe_id,
+            issuer: issuer_id(&domain).unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            token: None,
+            tpm: None,
+            svid: folder.path().join("svid.pem"),
+            bundle: folder.path().join("bundle.pem"),
+            renewing: SharedRenewing::default(),
+            log: Log::start("test", Default::default()).unwrap(),
+            begun: Instant::now(),
+        };
+        let install = |bundle: &TrustBundle| {
+            let error = renewer.install(&svid, bundle).err()?;
+            let (failure, why) = (error.failure(), Some(causes(&error.into())));
+            Some((failure, Storing { key: None, why }))
+        };
+        let (failure, storing) = install(&other.bundle()).unwrap();
+        assert_eq!(failure, ExchangeFailure::Unusable);
+        assert!(storing.explain(&IssuanceFailure::Unusable).contains("does not trust its SVID"));
+        // Nothing can take the place of a folder; a full disk fails at the same call.
+        std::fs::create_dir(&renewer.svid).unwrap();
+        let (failure, storing) = install(&issuer.bundle()).unwrap();
+        assert_eq!(failure, ExchangeFailure::SvidNotStored);
+        let why = storing.explain(&IssuanceFailure::SvidNotStored);
+        let file = renewer.svid.display().to_string();
+        assert!(
+            why.contains("cannot be stored") && why.contains(&file) && why.contains("directory"),
+            "{why}"
+        );
+        assert!(!storing.explain(&IssuanceFailure::Unreachable).contains(&file));
+        // The next attempt succeeds once the cause is gone.
+        std::fs::remove_dir(&renewer.svid).unwrap();
+        assert!(install(&issuer.bundle()).is_none());
+        assert!(renewer.held().is_ok());
+    }
 
     /// A bundle that was published keeps its number and its content, unless it does not trust the new SVID.
     #[test]
