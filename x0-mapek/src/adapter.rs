@@ -19,6 +19,14 @@ pub(crate) fn candidate<A>(
     Candidate { action, diagnosis, utility: factor, evidence }
 }
 
+/// A limit as a share, from `low` to 1, plus a part of `spread` that follows from the seed and the name. What
+/// is no number counts as 1.
+#[cfg(any(feature = "mesh", feature = "identity"))]
+pub(crate) fn spread_limit(share: f64, low: f64, spread: f64, seed: u64, name: &str) -> f64 {
+    let within = |share: f64, low: f64| if share.is_finite() { share.clamp(low, 1.0) } else { 1.0 };
+    (within(share, low) + within(spread, 0.0) * jitter(seed, name)).min(1.0)
+}
+
 /// A number from 0 to 1 that follows from the seed and the name (FNV-1a, mixed as in SplitMix64).
 #[cfg(any(feature = "mesh", feature = "identity"))]
 pub(crate) fn jitter(seed: u64, name: &str) -> f64 {

@@ -49,11 +49,8 @@ use std::time::Duration;
 use crate::adapter::{Readings, candidate};
 use crate::codec::cut;
 use crate::detect::ReadingError;
-use crate::options::setters;
-use crate::{
-    Action, Disruption, Evidence, Expectation, Input, Knowledge, Loop, LoopOptions, Mode, Plan, Policy,
-    Reading,
-};
+use crate::options::{healer_setters, loop_options};
+use crate::{Action, Disruption, Evidence, Expectation, Input, Knowledge, Loop, Mode, Plan, Policy, Reading};
 
 /// Signal of a path: the share of recent probes that were lost.
 pub const LOSS_SHARE: &str = "loss_share";
@@ -363,14 +360,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         loss_max: f64,
         silent_max: Duration,
@@ -390,12 +380,7 @@ impl HealerOptions {
     /// A healer that knows nothing yet.
     #[must_use]
     pub fn healer(&self) -> Loop<View, Act> {
-        let options = LoopOptions::new()
-            .mode(self.mode)
-            .period(Duration::from_millis(100))
-            .grace(self.grace)
-            .stability(self.stability)
-            .back_off(self.back_off);
+        let options = loop_options!(self, Duration::from_millis(100));
         Loop::new(self.view(), Box::new(Flip), options)
     }
 }

@@ -49,10 +49,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::adapter::{Readings, candidate, jitter};
+use crate::adapter::{Readings, candidate, spread_limit};
 use crate::codec::cut;
 use crate::detect::ReadingError;
-use crate::options::setters;
+use crate::options::healer_setters;
 use crate::{
     Action, Disruption, Evidence, Expectation, Knowledge, Loop, LoopOptions, Mode, Plan, Policy, Reading,
 };
@@ -248,14 +248,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         late_share: f64,
         spread: f64,
@@ -265,12 +258,10 @@ impl HealerOptions {
     }
 
     fn view(&self, svids: impl IntoIterator<Item = Svid>) -> View {
-        let within = |share: f64, low: f64| if share.is_finite() { share.clamp(low, 1.0) } else { 1.0 };
-        let (late, spread) = (within(self.late_share, 0.01), within(self.spread, 0.0));
+        // An SVID that expires is late in any case.
         let limit = |svid: Svid| {
-            let share = late + spread * jitter(self.seed, svid.as_str());
-            // An SVID that expires is late in any case.
-            (svid, share.min(1.0))
+            let share = spread_limit(self.late_share, 0.01, self.spread, self.seed, svid.as_str());
+            (svid, share)
         };
         View { limits: svids.into_iter().take(SVIDS_MAX).map(limit).collect(), readings: Readings::new() }
     }

@@ -99,6 +99,38 @@ macro_rules! setters {
 }
 pub(crate) use setters;
 
+/// The constructor and the builder methods of the settings of a healer.
+#[cfg(any(feature = "ebpf", feature = "identity", feature = "kv", feature = "mesh"))]
+macro_rules! healer_setters {
+    ($($name:ident: $type:ty),* $(,)?) => {
+        /// The usual settings.
+        #[must_use]
+        pub fn new() -> HealerOptions {
+            HealerOptions::default()
+        }
+
+        crate::options::setters! { HealerOptions: $($name: $type),* }
+    };
+}
+#[cfg(any(feature = "ebpf", feature = "identity", feature = "kv", feature = "mesh"))]
+pub(crate) use healer_setters;
+
+/// The settings of the loop of a healer with this period. The others have the same name in the settings of
+/// both.
+#[cfg(any(feature = "ebpf", feature = "kv", feature = "mesh"))]
+macro_rules! loop_options {
+    ($options:expr, $period:expr) => {
+        crate::LoopOptions::new()
+            .mode($options.mode)
+            .period($period)
+            .grace($options.grace)
+            .stability($options.stability)
+            .back_off($options.back_off)
+    };
+}
+#[cfg(any(feature = "ebpf", feature = "kv", feature = "mesh"))]
+pub(crate) use loop_options;
+
 impl LoopOptions {
     /// The default settings.
     #[must_use]

@@ -49,10 +49,10 @@ use x0_kv::coordinator::RequestLimits;
 
 use crate::adapter::{Readings, candidate};
 use crate::detect::ReadingError;
-use crate::options::setters;
+use crate::options::{healer_setters, loop_options};
 use crate::{
-    Action, Disruption, Evidence, Expectation, HandleError, Input, Knowledge, Loop, LoopOptions, Mode, Plan,
-    Policy, Reading,
+    Action, Disruption, Evidence, Expectation, HandleError, Input, Knowledge, Loop, Mode, Plan, Policy,
+    Reading,
 };
 
 /// Signal: how many operations of other nodes wait, as a share of the present limit.
@@ -338,14 +338,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         grace: Duration,
         stability: Duration,
@@ -356,13 +349,7 @@ impl HealerOptions {
     /// A healer that knows nothing yet.
     #[must_use]
     pub fn healer(&self) -> Loop<View, Act> {
-        let options = LoopOptions::new()
-            .mode(self.mode)
-            .period(SAMPLE_EVERY)
-            .grace(self.grace)
-            .stability(self.stability)
-            .back_off(self.back_off)
-            .storm(1.0);
+        let options = loop_options!(self, SAMPLE_EVERY).storm(1.0);
         Loop::new(View::new(self.calm.max(Duration::from_secs(1))), Box::new(Shed), options)
     }
 }

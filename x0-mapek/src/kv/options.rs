@@ -6,8 +6,8 @@ use x0_identity::NodeId;
 
 use super::action::{Act, ActionKind, Heal};
 use super::view::View;
-use crate::options::setters;
-use crate::{Loop, LoopOptions, Mode};
+use crate::options::{healer_setters, loop_options};
+use crate::{Loop, Mode};
 
 /// Settings of a [`Healer`](super::Healer).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +49,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         slow_disk: Duration,
         replace_after: Option<Duration>,
@@ -81,14 +74,8 @@ impl HealerOptions {
 
     /// The loop, which claims its actions or not.
     pub(super) fn engine(&self, node: NodeId, claims: bool) -> Loop<View, Act> {
-        let options = LoopOptions::new()
-            .mode(self.mode)
-            .claims(claims)
-            // A starved process takes a sample every few hundred milliseconds, and each must be a round.
-            .period(Duration::from_millis(200))
-            .grace(self.grace)
-            .stability(self.stability)
-            .back_off(self.back_off);
+        // A starved process takes a sample every few hundred milliseconds, and each must be a round.
+        let options = loop_options!(self, Duration::from_millis(200)).claims(claims);
         let options = self.approve.iter().fold(options, |options, kind| options.approve(kind.name()));
         let view = View::new(node, self.slow_disk, self.replace_after).voters(self.voters);
         Loop::new(view, Box::new(Heal), options)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::view::View;
 use super::{Act, Heal};
-use crate::options::setters;
-use crate::{Loop, LoopOptions, Mode};
+use crate::options::{healer_setters, loop_options};
+use crate::{Loop, Mode};
 
 /// Settings of a [`Healer`](super::Healer).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +44,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         silent_max: Duration,
         flaps_max: u32,
@@ -67,12 +60,7 @@ impl HealerOptions {
     }
 
     pub(super) fn engine(&self) -> Loop<View, Act> {
-        let options = LoopOptions::new()
-            .mode(self.mode)
-            .period(Duration::from_millis(200))
-            .grace(self.grace)
-            .stability(self.stability)
-            .back_off(self.back_off);
+        let options = loop_options!(self, Duration::from_millis(200));
         Loop::new(self.view(), Box::new(Heal), options)
     }
 }

@@ -149,7 +149,10 @@ impl Beside {
 
 /// A command about another kind of subject; `None` if it is about a subject that there is not. Questions and
 /// actions have numbers of their own in each loop: a command about one is of the healer of the group.
-fn map<S>(command: &Command<NodeId>, subject: impl Fn(&NodeId) -> Option<S>) -> Option<Command<S>> {
+pub(super) fn map<S>(
+    command: &Command<NodeId>,
+    subject: impl Fn(&NodeId) -> Option<S>,
+) -> Option<Command<S>> {
     match command {
         Command::Pause { until } => Some(Command::Pause { until: *until }),
         Command::Resume => Some(Command::Resume),

@@ -6,7 +6,9 @@ use x0_identity::NodeId;
 use x0_kv::cluster::Node;
 use x0_kv::coordinator::RequestLimits;
 use x0_mapek::kv::load::{Act, HealerOptions, Queue, SAMPLE_EVERY, View, sample};
-use x0_mapek::{Command, Evidence, Input, Loop, Mode, Output, Record};
+use x0_mapek::{Command, Evidence, Input, Loop, Mode, Record};
+
+use super::beside::map;
 
 /// The healer of the queue of the node.
 pub(super) struct Load {
@@ -22,14 +24,10 @@ impl Load {
 
     /// Passes an order of an operator on.
     pub(super) fn command(&mut self, now: Duration, own: NodeId, command: &Command<NodeId>) {
-        let command = match command {
-            Command::Pause { until } => Command::Pause { until: *until },
-            Command::Resume => Command::Resume,
-            Command::Acknowledge { subject } if *subject == own => Command::Acknowledge { subject: Queue },
-            _ => return,
-        };
-        // A pause, its end and an acknowledgement are never refused.
-        let _ = self.healer.handle(now, Input::Command(command));
+        if let Some(command) = map(command, |node| (*node == own).then_some(Queue)) {
+            // A pause, its end and an acknowledgement are never refused.
+            let _ = self.healer.handle(now, Input::Command(command));
+        }
     }
 
     /// Takes a sample when one is due, and sets the limits that the loop decides.
@@ -45,19 +43,11 @@ impl Load {
         let Ok(limits) = limits else { return Vec::new() };
         // Time does not run backwards here.
         let _ = sample(&mut self.healer, now, waiting.requests, limits);
-        let mut records = Vec::new();
-        while let Some(output) = self.healer.poll_output() {
-            match output {
-                Output::Execute { id, action, .. } | Output::Undo { id, action, .. } => {
-                    node.set_request_limits(action.limits());
-                    let _ = self.healer.handle(now, Input::Outcome { id, result: Ok(()) });
-                }
-                Output::Record(record) => records.push(*record),
-                // Nothing is claimed or approved, and the record has the escalation.
-                _ => {}
-            }
-        }
-        records
+        let set = |action: &Act| {
+            node.set_request_limits(action.limits());
+            Ok(())
+        };
+        self.healer.drain(now, set).unwrap_or_default()
     }
 
     /// Whether the queue was handed over to a person.

@@ -8,6 +8,7 @@ use x0_kv::cluster::Node;
 use x0_mapek::process::{Act, HealerOptions, Observation, Process, View, sample};
 use x0_mapek::{Command, Evidence, Input, Loop, Mode, Output, Record};
 
+use super::beside::map;
 use crate::config::NodeConfig;
 use crate::control::{self, Reply};
 use crate::observe::process::resident;
@@ -47,16 +48,10 @@ impl OwnProcess {
 
     /// Passes an order of an operator on.
     pub(super) fn command(&mut self, now: Duration, own: NodeId, command: &Command<NodeId>) {
-        let command = match command {
-            Command::Pause { until } => Command::Pause { until: *until },
-            Command::Resume => Command::Resume,
-            Command::Acknowledge { subject } if *subject == own => {
-                Command::Acknowledge { subject: Process(own) }
-            }
-            _ => return,
-        };
-        // A pause, its end and an acknowledgement are never refused.
-        let _ = self.healer.handle(now, Input::Command(command));
+        if let Some(command) = map(command, |node| (*node == own).then_some(Process(own))) {
+            // A pause, its end and an acknowledgement are never refused.
+            let _ = self.healer.handle(now, Input::Command(command));
+        }
     }
 
     /// Takes a sample when one is due, and asks the supervisor for the restart that the loop decides.
