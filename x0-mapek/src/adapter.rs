@@ -29,7 +29,7 @@ pub(crate) fn spread_limit(share: f64, low: f64, spread: f64, seed: u64, name: &
 
 /// A number from 0 to 1 that follows from the seed and the name (FNV-1a, mixed as in SplitMix64).
 #[cfg(any(feature = "mesh", feature = "identity"))]
-pub(crate) fn jitter(seed: u64, name: &str) -> f64 {
+fn jitter(seed: u64, name: &str) -> f64 {
     let start = seed ^ 0xcbf2_9ce4_8422_2325;
     let mut hash =
         name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

@@ -12,10 +12,15 @@
 //!
 //! # Guards
 //! - No supervisor, no restart: the process would stay dead.
+//! - Memory that the process frees within [`FLOOR_WINDOW`] is no leak: the least share within that time must
+//!   rise. So a leak that uses all memory up in less time is left to the kernel and the supervisor, and memory
+//!   that is freed more rarely counts as a leak while it rises.
+//! - A process that begins beyond the threshold needs that much: its memory leads to no restart.
 //! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
 //!   has a wrong or expired identity, and a restart would end the connections that are left.
 //! - After the restart of a voter the other voters that are reached must be a majority. A node that reaches
-//!   no other member takes nothing away.
+//!   no other member takes nothing away. Nothing is claimed: two voters that ask within the time in which a
+//!   connection is noticed to end may stop together.
 //! - The process forgets its attempts with its memory. Back-off and the cap of attempts across restarts are
 //!   therefore those of the supervisor, which refuses: the action fails, and after three attempts the loop
 //!   escalates.
@@ -35,11 +40,11 @@
 //! let node = NodeId::new(1).ok_or("zero is no node")?;
 //! let mut healer = HealerOptions::new().mode(Mode::Active).healer(node);
 //! let mut asked = 0;
-//! for second in 0..100_u32 {
+//! for second in 0..500_u32 {
 //!     let mut observation = Observation::new();
 //!     observation.is_supervised = true;
 //!     // In a program: the resident memory, divided by its limit.
-//!     observation.memory_share = Some(0.5 + 0.005 * f64::from(second));
+//!     observation.memory_share = Some(0.4 + 0.001 * f64::from(second));
 //!     let now = Duration::from_secs(second.into());
 //!     sample(&mut healer, now, &observation)?;
 //!     let ask = |action: &Act| {
@@ -56,6 +61,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod rise;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -64,18 +73,20 @@ use std::time::Duration;
 use x0_identity::NodeId;
 use x0_mesh::DownReason;
 
-use crate::adapter::{Readings, candidate, jitter};
-use crate::detect::{ReadingError, Trend, TrendVerdict};
-use crate::options::setters;
+pub use self::rise::FLOOR_WINDOW;
+use self::rise::Rise;
+use crate::adapter::{Readings, candidate, spread_limit};
+use crate::detect::ReadingError;
+use crate::options::{healer_setters, loop_options};
 use crate::{
-    Action, Disruption, Evidence, Expectation, HandleError, Input, Knowledge, Loop, LoopOptions, Mode, Plan,
-    Policy, Reading,
+    Action, Disruption, Evidence, Expectation, HandleError, Input, Knowledge, Loop, Mode, Plan, Policy,
+    Reading,
 };
 
 /// Signal of the process: its memory, as a share of what it may use.
 pub const MEMORY_SHARE: &str = "memory_share";
-/// Signal of the process: the share of its memory by which it grows in an hour, 0 without a lasting trend.
-/// The healer computes it from [`MEMORY_SHARE`].
+/// Signal of the process: the share of its memory by which its floor grows in an hour, 0 without a lasting
+/// trend. The floor is the least [`MEMORY_SHARE`] within [`FLOOR_WINDOW`]. The healer computes both.
 pub const MEMORY_RISE: &str = "memory_rise_per_hour";
 /// Signal of the process: how long it has not been connected to any other member.
 pub const ISOLATED: &str = "isolated_seconds";
@@ -86,8 +97,6 @@ const SIGNALS: [(&str, f64); 3] = [(MEMORY_SHARE, 1e3), (MEMORY_RISE, 1e9), (ISO
 const STALE: Duration = Duration::from_secs(5);
 /// A rise of the memory by less than this share in an hour is no leak.
 const RISE_MIN: f64 = 0.01;
-/// The times between two readings of the two trends: leaks of a minute and of an hour.
-const TREND_EVERY: [Duration; 2] = [Duration::from_millis(900), Duration::from_secs(60)];
 /// The time in which a process stops, starts, and serves again.
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -149,8 +158,9 @@ pub struct View {
     memory_limit: f64,
     isolated_limit: Option<f64>,
     readings: Readings<Process>,
-    /// Two trends of the memory, each with the time of its last reading and its verdict per hour.
-    trends: [(Trend, Option<Duration>, f64); 2],
+    rise: Rise,
+    /// Whether the first share of the memory was beyond the threshold; `None` before it.
+    begins_beyond: Option<bool>,
     isolated_since: Option<Duration>,
     observation: Observation,
 }
@@ -164,28 +174,13 @@ impl View {
 
     fn cause(&self, now: Duration) -> Option<(Cause, Vec<Evidence>)> {
         let beyond = |signal, limit| self.readings.beyond(now, &self.own, signal, limit, STALE);
-        if let Some((share, rise)) =
-            beyond(MEMORY_SHARE, self.memory_limit).zip(beyond(MEMORY_RISE, RISE_MIN))
+        if self.begins_beyond != Some(true)
+            && let Some((share, rise)) =
+                beyond(MEMORY_SHARE, self.memory_limit).zip(beyond(MEMORY_RISE, RISE_MIN))
         {
             return Some((Cause::Leak, vec![share, rise]));
         }
         Some((Cause::Isolated, vec![beyond(ISOLATED, self.isolated_limit?)?]))
-    }
-
-    /// The rise of the memory in an hour, after a reading of it.
-    fn rise(&mut self, now: Duration, share: f64) -> f64 {
-        for ((trend, last, rise), every) in self.trends.iter_mut().zip(TREND_EVERY) {
-            if last.is_some_and(|last| now.saturating_sub(last) < every) {
-                continue;
-            }
-            *last = Some(now);
-            // The reading is in its range, and the time does not run backwards.
-            *rise = match trend.observe(now, share) {
-                Ok(TrendVerdict::Exhausting { slope, .. }) => slope.abs() * 3600.0,
-                _ => 0.0,
-            };
-        }
-        self.trends.iter().map(|(_, _, rise)| *rise).fold(0.0, f64::max)
     }
 }
 
@@ -213,7 +208,8 @@ impl Knowledge for View {
 /// Passes what the node knows now.
 ///
 /// # Errors
-/// See [`HandleError`]: when the time runs backwards, or the share of the memory is no measurement.
+/// See [`HandleError`]: when the time runs backwards, which changes nothing, or the share of the memory is no
+/// measurement.
 pub fn sample(
     healer: &mut Loop<View, Act>,
     now: Duration,
@@ -221,7 +217,8 @@ pub fn sample(
 ) -> Result<(), HandleError> {
     let view = healer.knowledge_mut();
     let own = view.own;
-    view.observation = observation.clone();
+    let before = std::mem::replace(&mut view.observation, observation.clone());
+    let isolated_before = view.isolated_since;
     let has_others = !observation.reached.is_empty() || !observation.down.is_empty();
     let is_isolated = has_others && observation.reached.is_empty();
     view.isolated_since = is_isolated.then(|| view.isolated_since.unwrap_or(now));
@@ -229,10 +226,16 @@ pub fn sample(
     let reading = |healer: &mut Loop<View, Act>, signal, value| {
         healer.handle(now, Input::Reading(Reading { subject: own, signal, value }))
     };
-    reading(healer, ISOLATED, isolated.as_secs_f64())?;
+    if let Err(error) = reading(healer, ISOLATED, isolated.as_secs_f64()) {
+        let view = healer.knowledge_mut();
+        (view.observation, view.isolated_since) = (before, isolated_before);
+        return Err(error);
+    }
     if let Some(share) = observation.memory_share {
         reading(healer, MEMORY_SHARE, share)?;
-        let rise = healer.knowledge_mut().rise(now, share);
+        let view = healer.knowledge_mut();
+        view.begins_beyond.get_or_insert(share >= view.memory_limit);
+        let rise = view.rise.observe(now, share);
         reading(healer, MEMORY_RISE, rise.min(1e9))?;
     }
     Ok(())
@@ -394,14 +397,7 @@ impl Default for HealerOptions {
 }
 
 impl HealerOptions {
-    /// The usual settings.
-    #[must_use]
-    pub fn new() -> HealerOptions {
-        HealerOptions::default()
-    }
-
-    setters! {
-        HealerOptions:
+    healer_setters! {
         mode: Mode,
         memory_share: f64,
         spread: f64,
@@ -413,14 +409,13 @@ impl HealerOptions {
     }
 
     fn view(&self, node: NodeId) -> View {
-        let within = |share: f64, low: f64| if share.is_finite() { share.clamp(low, 1.0) } else { 1.0 };
-        let spread = within(self.spread, 0.0) * jitter(self.seed, "memory");
         View {
             own: Process(node),
-            memory_limit: (within(self.memory_share, 0.1) + spread).min(1.0),
+            memory_limit: spread_limit(self.memory_share, 0.1, self.spread, self.seed, "memory"),
             isolated_limit: self.isolated_after.map(|after| after.as_secs_f64()),
             readings: Readings::new(),
-            trends: [(Trend::new(1e3), None, 0.0), (Trend::new(1e3), None, 0.0)],
+            rise: Rise::new(),
+            begins_beyond: None,
             isolated_since: None,
             observation: Observation::new(),
         }
@@ -429,17 +424,9 @@ impl HealerOptions {
     /// A healer of the process of this node that knows nothing yet.
     #[must_use]
     pub fn healer(&self, node: NodeId) -> Loop<View, Act> {
-        let options = LoopOptions::new()
-            .mode(self.mode)
-            .period(Duration::from_secs(1))
-            .grace(self.grace)
-            .stability(self.stability)
-            .back_off(self.back_off)
+        let options = loop_options!(self, Duration::from_secs(1))
             // A leader hands over, and waits for the end of its writes.
             .execution_max(Duration::from_secs(30));
         Loop::new(self.view(node), Box::new(Restart), options)
     }
 }
-
-#[cfg(test)]
-mod tests;
