@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::cli::RagDemoArgs;
@@ -373,8 +374,27 @@ async fn long(fronts: &[SocketAddr], place: SocketAddr) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
+/// Asks a node. While its index lags by more than the node itself waits, as on a starved machine, the query
+/// is repeated.
 async fn query(front: SocketAddr, request: &QueryRequest) -> Result<QueryAnswer> {
-    ask(front, "POST", "/api/v1/rag/query", "application/json", serde_json::to_vec(request)?).await
+    query_within(front, request, STEP_LIMIT).await
+}
+
+async fn query_within(front: SocketAddr, request: &QueryRequest, limit: Duration) -> Result<QueryAnswer> {
+    let begun = Instant::now();
+    let body = Bytes::from(serde_json::to_vec(request)?);
+    loop {
+        match try_ask(front, "POST", "/api/v1/rag/query", "application/json", body.clone()).await? {
+            Ok(answer) => return Ok(answer),
+            Err(problem) if problem.status == 503 && begun.elapsed() < limit => {
+                tokio::time::sleep(POLL).await;
+            }
+            Err(problem) => {
+                let after = begun.elapsed();
+                bail!("{front} does not answer a query after {after:?}: {}", problem.detail)
+            }
+        }
+    }
 }
 
 fn request(collection: &str, question: &str, min_revision: u64) -> QueryRequest {
@@ -459,4 +479,51 @@ fn us(duration: Duration) -> u64 {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::http::problem::Problem;
+
+    /// Answers each request with the next status, on a connection of its own.
+    async fn answers(statuses: &'static [u16]) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async move {
+            for status in statuses {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                // The last member of the body.
+                while !request.ends_with(b"\"explain\":false}") {
+                    assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "a request without an end");
+                }
+                let body = match status {
+                    200 => r#"{"applied": 7, "hits": []}"#.to_owned(),
+                    status => serde_json::to_string(&Problem::new(*status, "it lags")).unwrap(),
+                };
+                let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+        };
+        (address, tokio::spawn(serve))
+    }
+
+    #[tokio::test]
+    async fn a_query_waits_for_a_node_whose_index_lags() {
+        let request = request(MANUALS, "a question", 7);
+        let (front, served) = answers(&[503, 503, 200]).await;
+        assert_eq!(query(front, &request).await.unwrap().applied, 7);
+        served.await.unwrap();
+        // Not for ever, and not for what another attempt does not change.
+        let (front, served) = answers(&[503]).await;
+        let error = query_within(front, &request, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains("it lags") && error.contains(&front.to_string()), "{error}");
+        served.await.unwrap();
+        let (front, served) = answers(&[400]).await;
+        assert!(query(front, &request).await.is_err());
+        served.await.unwrap();
+    }
 }
