@@ -45,10 +45,12 @@ impl Case {
         how: impl Into<String>,
         systems: Vec<String>,
     ) -> Self {
+        let how = how.into();
+        debug_assert!(!how.contains("  "), "a literal that lost its line continuation: {how}");
         Self {
             area,
             name: name.into(),
-            how: how.into(),
+            how,
             systems,
             metrics: Vec::new(),
             values: BTreeMap::new(),

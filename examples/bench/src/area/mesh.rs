@@ -263,7 +263,9 @@ const PEAK_MOST: f64 = 16.0;
 fn crowd(name: String, side: usize) -> Result<Case> {
     let found = routes::crowd(side, crate::memory::allocated)?;
     let how = format!(
-        "A {side} by {side} grid with the detection of production and links of 1 ms: {:.1} s of virtual time until every node has a          route to every other, then 10 s in which {} nodes crash and start again, then 10 s until every node has all routes again. One run.          The memory is what is allocated, without the overhead of the allocator.",
+        "A {side} by {side} grid with the detection of production and links of 1 ms: {:.1} s of virtual time until every node has a \
+         route to every other, then 10 s in which {} nodes crash and start again, then 10 s until every node has all routes again. One run. \
+         The memory is what is allocated, without the overhead of the allocator.",
         found.started.as_secs_f64(),
         found.restarts,
     );
@@ -307,4 +309,13 @@ fn count_of(message: &[u8]) -> Option<u64> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    /// `Case` looks at the text.
+    #[test]
+    fn a_small_crowd_is_described() {
+        super::crowd("crowd".to_owned(), 4).unwrap();
+    }
 }
