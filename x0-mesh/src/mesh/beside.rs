@@ -13,10 +13,22 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use super::address::node_at;
 use super::socket::MeshSocket;
 
+/// A socket whose answer that it is writable admits the sender on this thread.
+pub(super) trait Admits: AsyncUdpSocket {
+    /// A packet of this thread leaves over another socket.
+    fn passes(&self);
+}
+
+impl Admits for MeshSocket {
+    fn passes(&self) {
+        MeshSocket::passes(self);
+    }
+}
+
 /// An address of a node goes to the first socket, any other to the second.
 #[derive(Debug)]
-pub(super) struct Beside {
-    mesh: Arc<MeshSocket>,
+pub(super) struct Beside<M = MeshSocket> {
+    mesh: Arc<M>,
     direct: Arc<dyn AsyncUdpSocket>,
     /// Whether the direct socket is of IPv4.
     is_ipv4: bool,
@@ -24,14 +36,14 @@ pub(super) struct Beside {
     direct_first: AtomicBool,
 }
 
-impl Beside {
-    pub(super) fn new(mesh: Arc<MeshSocket>, direct: Arc<dyn AsyncUdpSocket>) -> Beside {
+impl<M: Admits> Beside<M> {
+    pub(super) fn new(mesh: Arc<M>, direct: Arc<dyn AsyncUdpSocket>) -> Beside<M> {
         let is_ipv4 = direct.local_addr().is_ok_and(|address| address.is_ipv4());
         Beside { mesh, direct, is_ipv4, direct_first: AtomicBool::new(false) }
     }
 }
 
-impl AsyncUdpSocket for Beside {
+impl<M: Admits + 'static> AsyncUdpSocket for Beside<M> {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         let mesh = Arc::clone(&self.mesh).create_io_poller();
         // The mesh last: its answer admits the sender on this thread, which has to send next.
@@ -116,55 +128,153 @@ impl UdpPoller for Pollers {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod tests {
-    use std::sync::Weak;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
     use std::task::Waker;
 
     use x0_identity::NodeId;
 
-    use super::super::packets::Packets;
+    use super::super::address::address;
     use super::*;
 
-    /// A socket that never has room.
-    #[derive(Debug)]
-    struct Full;
+    /// What the sockets were asked, in order.
+    type Calls = Arc<Mutex<Vec<String>>>;
 
-    impl AsyncUdpSocket for Full {
-        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-            Box::pin(Full)
+    /// A socket that records its calls.
+    #[derive(Debug)]
+    struct Scripted {
+        name: &'static str,
+        local: SocketAddr,
+        has_room: AtomicBool,
+        incoming: Mutex<VecDeque<SocketAddr>>,
+        calls: Calls,
+    }
+
+    impl Scripted {
+        fn new(name: &'static str, local: &str, calls: &Calls) -> Arc<Scripted> {
+            let (has_room, incoming) = (AtomicBool::new(true), Mutex::default());
+            let local = local.parse().unwrap();
+            Arc::new(Scripted { name, local, has_room, incoming, calls: Arc::clone(calls) })
         }
 
-        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
+        fn record(&self, what: impl std::fmt::Display) {
+            self.calls.lock().unwrap().push(format!("{} {what}", self.name));
+        }
+    }
+
+    impl AsyncUdpSocket for Scripted {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            Box::pin(ScriptedPoller(self))
+        }
+
+        fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+            assert_eq!((transmit.contents, transmit.segment_size), (&b"packet"[..], Some(3)));
+            assert!(self.name == "mesh" || transmit.src_ip.is_none());
+            self.record(format!("to {}", transmit.destination));
+            Ok(())
         }
 
         fn poll_recv(
             &self,
             _: &mut Context<'_>,
             _: &mut [IoSliceMut<'_>],
-            _: &mut [RecvMeta],
+            meta: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
-            Poll::Pending
+            let Some(addr) = self.incoming.lock().unwrap().pop_front() else { return Poll::Pending };
+            meta[0] = RecvMeta { addr, ..RecvMeta::default() };
+            Poll::Ready(Ok(1))
         }
 
         fn local_addr(&self) -> io::Result<SocketAddr> {
-            Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+            Ok(self.local)
         }
     }
 
-    impl UdpPoller for Full {
+    impl Admits for Scripted {
+        fn passes(&self) {
+            self.record("passed");
+        }
+    }
+
+    #[derive(Debug)]
+    struct ScriptedPoller(Arc<Scripted>);
+
+    impl UdpPoller for ScriptedPoller {
         fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            self.0.record("asked");
+            if self.0.has_room.load(Ordering::Relaxed) { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
     }
 
-    /// A mesh that has ended answers with an error: that it was asked can be seen.
+    fn sockets(
+        local: &str,
+    ) -> (Arc<Scripted>, Arc<Scripted>, Arc<Beside<Scripted>>, impl Fn() -> Vec<String>) {
+        let calls = Calls::default();
+        let (mesh, direct) =
+            (Scripted::new("mesh", "[::]:1", &calls), Scripted::new("direct", local, &calls));
+        let beside = Arc::new(Beside::new(Arc::clone(&mesh), Arc::clone(&direct) as Arc<dyn AsyncUdpSocket>));
+        (mesh, direct, beside, move || std::mem::take(&mut *calls.lock().unwrap()))
+    }
+
+    /// An admission that is followed by a wait would be taken for that of the next packet of this thread.
     #[test]
     fn the_mesh_admits_no_sender_that_waits_for_the_direct_socket() {
-        let local = NodeId::new(1).unwrap();
-        let mesh = MeshSocket { local, shared: Weak::new(), datagrams: Arc::new(Packets::new(0)) };
-        let beside = Arc::new(Beside::new(Arc::new(mesh), Arc::new(Full)));
+        let (mesh, direct, beside, calls) = sockets("127.0.0.1:1");
         let mut poller = beside.create_io_poller();
-        assert!(poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut is_writable = || {
+            let is_writable = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop()));
+            (is_writable.is_ready(), calls())
+        };
+        assert_eq!(is_writable(), (true, vec!["direct asked".to_owned(), "mesh asked".to_owned()]));
+        direct.has_room.store(false, Ordering::Relaxed);
+        assert_eq!(is_writable(), (false, vec!["direct asked".to_owned()]));
+        direct.has_room.store(true, Ordering::Relaxed);
+        mesh.has_room.store(false, Ordering::Relaxed);
+        assert_eq!(is_writable(), (false, vec!["direct asked".to_owned(), "mesh asked".to_owned()]));
+    }
+
+    /// A packet beside the mesh uses up the admission of its sender, and one to a node does not.
+    #[test]
+    fn a_packet_to_a_node_takes_the_mesh_and_any_other_passes_it() {
+        let sent = |local, destination: SocketAddr| {
+            let (_, _, beside, calls) = sockets(local);
+            let src_ip = Some(IpAddr::from([127, 0, 0, 1]));
+            let contents = &b"packet"[..];
+            let transmit = Transmit { destination, ecn: None, contents, segment_size: Some(3), src_ip };
+            beside.try_send(&transmit).unwrap();
+            calls()
+        };
+        let (v4, v6) = ("127.0.0.1:1", "[::1]:1");
+        let node = address(NodeId::new(7).unwrap());
+        for local in [v4, v6] {
+            assert_eq!(sent(local, node), [format!("mesh to {node}")]);
+        }
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:5".parse().unwrap();
+        assert_eq!(sent(v4, mapped), ["mesh passed", "direct to 192.0.2.1:5"]);
+        assert_eq!(sent(v6, mapped), ["mesh passed", "direct to [::ffff:192.0.2.1]:5"]);
+        let other: SocketAddr = "[2001:db8::1]:5".parse().unwrap();
+        assert_eq!(sent(v6, other), ["mesh passed", "direct to [2001:db8::1]:5"]);
+        // Lost: a socket of IPv4 does not reach it.
+        assert_eq!(sent(v4, other), ["mesh passed"]);
+    }
+
+    #[test]
+    fn both_sockets_are_read_in_turn_and_addresses_of_ipv4_are_mapped() {
+        let (mesh, direct, beside, _) = sockets("127.0.0.1:1");
+        let node = address(NodeId::new(7).unwrap());
+        mesh.incoming.lock().unwrap().extend([node; 3]);
+        direct.incoming.lock().unwrap().extend(["192.0.2.1:5".parse::<SocketAddr>().unwrap(); 5]);
+        let read = || {
+            let mut space = [0; 1];
+            let mut meta = [RecvMeta::default()];
+            let mut cx = Context::from_waker(Waker::noop());
+            let count = beside.poll_recv(&mut cx, &mut [IoSliceMut::new(&mut space)], &mut meta);
+            count.map(|count| meta[..count.unwrap()][0].addr)
+        };
+        let (near, far) = (Poll::Ready(node), Poll::Ready("[::ffff:192.0.2.1]:5".parse().unwrap()));
+        let seen: Vec<_> = std::iter::repeat_with(read).take(9).collect();
+        assert_eq!(seen, [near, far, near, far, near, far, far, far, Poll::Pending]);
     }
 }
