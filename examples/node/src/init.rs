@@ -1,7 +1,7 @@
 //! `x0-node init` and `issue`: the authority, identities and configurations of a cluster.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -340,7 +340,7 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
 /// after a loss of power the new one is there.
 fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = || format!("cannot write {}", path.display());
-    let folder = path.parent().with_context(cannot)?;
+    let folder = folder_of(path).with_context(cannot)?;
     std::fs::create_dir_all(folder).with_context(cannot)?;
     let mut file = tempfile::Builder::new();
     #[cfg(unix)]
@@ -349,16 +349,37 @@ fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     file.write_all(bytes).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
-    // The new name is durable with its folder, and not before.
+    // The new name is durable with its folder, and not before. Some file systems of a network synchronise files
+    // alone, and refuse it.
     #[cfg(unix)]
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(cannot)?;
+    match std::fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            return Err(error).with_context(cannot);
+        }
+        _ => {}
+    }
     Ok(())
+}
+
+/// The folder of a file. A path without one is of the working directory, which cannot be opened as "".
+fn folder_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{ClientConfig, NodeConfig};
+
+    #[test]
+    fn a_file_without_a_folder_is_in_the_working_directory() {
+        let folder = |path: &'static str| folder_of(Path::new(path)).map(|folder| folder.to_str().unwrap());
+        assert_eq!(folder("svid.pem"), Some("."));
+        assert_eq!(folder("node-1/svid.pem"), Some("node-1"));
+        assert_eq!(folder("/svid.pem"), Some("/"));
+        assert_eq!(folder("/"), None);
+        std::fs::File::open(folder("svid.pem").unwrap()).unwrap();
+    }
 
     const DAY: Duration = Duration::from_secs(86_400);
 
