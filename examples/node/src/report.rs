@@ -1,6 +1,8 @@
 //! Services that answer each request with a report as JSON. Most requests are empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,7 +10,7 @@ use serde::de::DeserializeOwned;
 use x0_identity::NodeId;
 use x0_mesh::{
     Channel, ChannelOptions, Lane, Mux, Next, PeerEvent, PeerEventKind, Received, SendError, Transmit,
-    TransportExt,
+    Transport, TransportExt,
 };
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -110,7 +112,7 @@ impl Asker {
         Ok(answers)
     }
 
-    /// Asks the nodes in `open`, and removes those that answer.
+    /// Asks the nodes in `open`, and removes those that answer, or that cannot be asked.
     async fn ask_open<R: DeserializeOwned>(
         &mut self,
         open: &mut BTreeSet<NodeId>,
@@ -118,18 +120,34 @@ impl Asker {
         answers: &mut BTreeMap<NodeId, Result<R>>,
     ) -> Result<()> {
         let (mut unasked, mut payload) = (open.clone(), Vec::new());
-        while !open.is_empty() {
-            for node in std::mem::take(&mut unasked) {
-                match self.channel.send(&Transmit { to: node, lane: LANE, payload: request }).await {
-                    Ok(()) => {}
-                    // An event follows each change.
-                    Err(SendError::Unreachable { .. } | SendError::UnknownPeer { .. }) => {
-                        unasked.insert(node);
+        loop {
+            // All at once: a node that is being dialled keeps none of the others waiting.
+            let next = poll_fn(|cx| {
+                for node in std::mem::take(&mut unasked) {
+                    match self.channel.poll_send(cx, &Transmit { to: node, lane: LANE, payload: request }) {
+                        Poll::Ready(Ok(())) => {}
+                        // An event follows each change.
+                        Poll::Pending
+                        | Poll::Ready(Err(SendError::Unreachable { .. } | SendError::UnknownPeer { .. })) => {
+                            unasked.insert(node);
+                        }
+                        Poll::Ready(Err(SendError::Closed)) => {
+                            return Poll::Ready(Err(anyhow::Error::new(SendError::Closed)));
+                        }
+                        Poll::Ready(Err(error)) => {
+                            open.remove(&node);
+                            let error = Err(error).with_context(|| format!("cannot ask node {node}"));
+                            answers.insert(node, error);
+                        }
                     }
-                    Err(error) => return Err(error).with_context(|| format!("cannot ask node {node}")),
                 }
-            }
-            match self.channel.next(&mut payload).await? {
+                if open.is_empty() {
+                    return Poll::Ready(Ok(None));
+                }
+                self.channel.poll_next(cx, &mut payload).map(|next| Ok(Some(next?)))
+            });
+            let Some(next) = next.await? else { return Ok(()) };
+            match next {
                 Next::Message(Received { from, .. }) => {
                     if open.remove(&from) {
                         answers.insert(from, parsed(&payload));
@@ -142,10 +160,66 @@ impl Asker {
                 Next::Event(_) => {}
             }
         }
-        Ok(())
     }
 }
 
 fn parsed<R: DeserializeOwned>(answer: &[u8]) -> Result<R> {
     serde_json::from_slice(answer).context("cannot parse the answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+
+    use x0_identity::{Authority, AuthorityOptions, Identity, SpiffeId, TrustDomain};
+    use x0_mesh::MuxOptions;
+    use x0_mesh::quic::{QuicOptions, QuicTransport};
+
+    use super::*;
+
+    fn node(number: u64) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    /// Node 2 is dialled without an answer, node 3 has another service, and node 4 answers.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_cannot_be_asked_costs_no_answer_of_another_one() {
+        let trust_domain: TrustDomain = "example.org".parse().unwrap();
+        let authority = Authority::new(trust_domain.clone(), &AuthorityOptions::default()).unwrap();
+        let local = || SocketAddr::from(([127, 0, 0, 1], 0));
+        let open = |number: u64, peers: &[(u64, SocketAddr)]| {
+            let id = SpiffeId::for_node(&trust_domain, node(number));
+            let svid = authority.issue(&id, Duration::from_secs(3600)).unwrap();
+            let own = Identity::new(svid, authority.bundle()).unwrap();
+            let options = QuicOptions::new(node(number), local(), own.server_config(), own.client_config());
+            let peers = peers.iter();
+            QuicTransport::bind(peers.fold(options, |options, (to, at)| options.peer(node(*to), *at)))
+                .unwrap()
+        };
+        let silent = UdpSocket::bind(local()).unwrap();
+        let mut peers = vec![(2, silent.local_addr().unwrap())];
+        let mut served = Vec::new();
+        for (number, service) in [(3, "x0-node/other"), (4, "x0-node/test")] {
+            let transport = open(number, &[]);
+            peers.push((number, transport.local_addr().unwrap()));
+            let mux = Mux::new(transport, MuxOptions::default());
+            start(&mux, service, || serde_json::to_vec(&7)).unwrap();
+            served.push(mux);
+        }
+        let mux = Mux::new(open(1, &peers), MuxOptions::default());
+        let mut asker = Asker::new(&mux, "x0-node/test").unwrap();
+        // Node 2 is waited for to the end of the time, and others are slow on a busy machine.
+        for attempt in 1.. {
+            let limit = Duration::from_secs(2);
+            let mut answers =
+                asker.ask_all::<u64>([2, 3, 4].map(node), b"", limit).await.expect("one error ends nothing");
+            assert!(!answers.contains_key(&node(2)));
+            if let (Some(other), Some(answer)) = (answers.remove(&node(3)), answers.remove(&node(4))) {
+                assert!(format!("{:#}", other.unwrap_err()).contains("has not registered channel"));
+                assert_eq!(answer.unwrap(), 7);
+                return;
+            }
+            assert!(attempt < 15, "{answers:?}");
+        }
+    }
 }

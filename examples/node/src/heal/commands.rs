@@ -13,7 +13,8 @@ use x0_mapek::record::GuardVerdict;
 
 use super::control::{ActionRow, Answer, Ask, SERVICE, Status, SuspectRow, WhyNot};
 use super::{line, records};
-use crate::cli::{HealArgs, HealCommand};
+use crate::causes::causes;
+use crate::cli::{HealArgs, HealCommand, node_id};
 use crate::client::Services;
 use crate::config::{ClientConfig, NodeConfig};
 
@@ -68,8 +69,13 @@ async fn remote(args: &HealArgs, path: &Path, ask: Ask) -> Result<String> {
     let mut asker = services.asker(SERVICE)?;
     let request = serde_json::to_vec(&ask)?;
     let mut answers = asker.ask_all(nodes.iter().copied(), &request, LIMIT).await?;
-    let row = |node: &NodeId| Ok(Row { node: node.to_string(), answer: answers.remove(node).transpose()? });
-    let rows = nodes.iter().map(row).collect::<Result<Vec<_>>>()?;
+    // The answers of the others are shown beside that of a node whose own cannot be read.
+    let unread = |error: anyhow::Error| Answer::Refused(causes(&error));
+    let row = |node: &NodeId| Row {
+        node: node.to_string(),
+        answer: answers.remove(node).map(|answer| answer.unwrap_or_else(unread)),
+    };
+    let rows: Vec<Row> = nodes.iter().map(row).collect();
     let text = if args.json {
         rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect::<Result<String>>()?
     } else {

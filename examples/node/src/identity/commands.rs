@@ -11,6 +11,7 @@ use x0_identity::{NodeId, TrustDomain};
 
 use super::report::{Report, SERVICE};
 use super::{load_bundle, load_svid};
+use crate::causes::causes;
 use crate::client::Services;
 use crate::config::ClientConfig;
 use crate::log::timestamp;
@@ -75,13 +76,18 @@ pub(super) async fn ask(asker: &mut Asker, node: NodeId, limit: Duration) -> Res
     tokio::time::timeout(limit, asker.report(node)).await.ok().transpose()
 }
 
-/// The reports of nodes, in their order; `None` of one that does not answer in time.
+/// The reports of nodes, in their order; `None` of one that does not answer in time, or whose answer cannot be
+/// read, which standard error says.
 pub(super) async fn ask_all(
     asker: &mut Asker,
     nodes: impl Iterator<Item = NodeId> + Clone,
 ) -> Result<Vec<(NodeId, Option<Report>)>> {
     let mut answers = asker.ask_all(nodes.clone(), b"", LIMIT).await?;
-    nodes.map(|node| Ok((node, answers.remove(&node).transpose()?))).collect()
+    let mut report = |node: NodeId| {
+        let answer = answers.remove(&node)?;
+        answer.inspect_err(|error| eprintln!("node {node} is left out: {}", causes(error))).ok()
+    };
+    Ok(nodes.map(|node| (node, report(node))).collect())
 }
 
 fn own(config: &ClientConfig) -> Result<Report> {
