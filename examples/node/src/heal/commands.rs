@@ -150,17 +150,19 @@ fn of_status(by: &str, status: &Status) -> String {
         let _ = writeln!(text, "  nodes {} report that it does not answer", status.accusers.join(", "));
     }
     for unhealthy in &status.unhealthy {
-        let _ = write!(text, "  node {} is unhealthy:", unhealthy.node);
+        let _ = write!(text, "  {} is unhealthy:", named(&unhealthy.node));
         for reading in &unhealthy.readings {
             let _ =
                 write!(text, " {} {:.3} (threshold {})", reading.signal, reading.value, reading.threshold);
         }
         text.push('\n');
     }
-    for node in &status.escalated {
+    for subject in &status.escalated {
+        let node = acknowledged(subject, by);
         let _ = writeln!(
             text,
-            "  node {node} was left to a person: `x0-node heal acknowledge {node}` hands it back"
+            "  {} was left to a person: `x0-node heal acknowledge {node}` hands it back",
+            named(subject)
         );
     }
     for ActionRow { id, kind, node, .. } in &status.questions {
@@ -171,6 +173,17 @@ fn of_status(by: &str, status: &Status) -> String {
         let _ = writeln!(text, "  action {id}: {kind} of node {node}, {stage}");
     }
     text
+}
+
+/// A subject of a healer as a text names it: a node has its id alone.
+fn named(subject: &str) -> String {
+    if node_id(subject).is_ok() { format!("node {subject}") } else { subject.to_owned() }
+}
+
+/// The node by which `heal acknowledge` names a subject: the node itself, the other end of a connection, or
+/// the node whose queue, process or identity it is.
+fn acknowledged<'a>(subject: &'a str, by: &'a str) -> &'a str {
+    subject.rsplit(' ').next().filter(|last| node_id(last).is_ok()).unwrap_or(by)
 }
 
 fn of_why_not(why: &WhyNot) -> String {
@@ -273,6 +286,8 @@ pub(super) fn why(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::super::control::{CandidateRow, Pause, ReadingRow, SuspectRow, Unhealthy};
     use super::*;
 
@@ -298,11 +313,19 @@ mod tests {
             paused: Some(Pause { seconds: None, reason: "upgrade\n\u{1b}[2J".into() }),
             grace_s: 4,
             is_storm: true,
-            unhealthy: vec![Unhealthy {
-                node: "7".into(),
-                readings: vec![ReadingRow { signal: "silent_seconds".into(), value: 12.5, threshold: 10.0 }],
-            }],
-            escalated: vec!["8".into()],
+            unhealthy: ["7", "own queue"]
+                .map(|node| Unhealthy {
+                    node: node.into(),
+                    readings: vec![ReadingRow {
+                        signal: "silent_seconds".into(),
+                        value: 12.5,
+                        threshold: 10.0,
+                    }],
+                })
+                .into(),
+            escalated: ["8", "own process", "connection to 7", "spiffe://example.org/node/1"]
+                .map(String::from)
+                .into(),
             questions: vec![action(3, "asking")],
             in_flight: vec![action(4, "verifying")],
             suspects: vec![SuspectRow {
@@ -320,7 +343,11 @@ mod tests {
             "may act in 4 s",
             "common cause",
             "silent_seconds 12.500 (threshold 10)",
-            "heal acknowledge 8",
+            "  node 8 was left to a person: `x0-node heal acknowledge 8`",
+            "  own process was left to a person: `x0-node heal acknowledge 0000000000000002`",
+            "  connection to 7 was left to a person: `x0-node heal acknowledge 7`",
+            "  spiffe://example.org/node/1 was left to a person: `x0-node heal acknowledge 0000000000000002`",
+            "  own queue is unhealthy",
             "`x0-node heal approve 3 --node 0000000000000002`",
             "action 4: replace-voter of node 7, verifying",
             "node 9 has not answered for 1.2 s, as nodes 1, 2 report",
@@ -328,6 +355,13 @@ mod tests {
             "accuses nobody",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
+        }
+        // Each command that it names can be typed.
+        let commands: Vec<&str> = shown.split('`').filter(|text| text.starts_with("x0-node ")).collect();
+        assert_eq!(commands.len(), 6, "{shown}");
+        for command in commands {
+            let parsed = crate::cli::Cli::try_parse_from(command.split(' '));
+            assert!(parsed.is_ok(), "{command}: {parsed:?}");
         }
         let watching =
             Status { paused: Some(Pause { seconds: Some(5), reason: String::new() }), ..Status::default() };
