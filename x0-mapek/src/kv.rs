@@ -115,7 +115,7 @@ pub struct Observation {
     /// sets them.
     pub suspects: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// How long each of them has been silent ([`silent_since`](crate::suspicion::Suspect::silent_since)):
-    /// longer than it has been suspect. The driver sets them.
+    /// longer than it has been suspect. Two seconds count at most. The driver sets them.
     pub silent: BTreeMap<NodeId, Duration>,
 }
 

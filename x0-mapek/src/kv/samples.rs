@@ -18,6 +18,9 @@ const GAP: Duration = Duration::from_millis(200);
 /// process did not run, and the disk may have been done.
 const STEP_MAX: Duration = Duration::from_millis(150);
 
+/// The longest silence before a verdict: that of a detector's `gap_max` and `answer_within`, with some room.
+const ALREADY_MAX: Duration = Duration::from_secs(2);
+
 /// The last two seconds of the node.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -114,7 +117,8 @@ impl Samples {
 
     /// How long each of these voters has not been reached, without those that are reached as at the sample
     /// before; zero for one that is reached again. The time begins with the first sample without the voter,
-    /// or as long before it as the voter was silent already.
+    /// or as long before it as the voter was silent already, [`ALREADY_MAX`] at most: that is how long a verdict
+    /// takes. Some members may have suspected the voter for hours meanwhile.
     pub(super) fn silences(
         &mut self,
         now: Duration,
@@ -129,7 +133,7 @@ impl Samples {
                 (true, None) => {}
                 (true, Some(_)) => silences.push((voter, Duration::ZERO)),
                 (false, since) => {
-                    let already = silent.get(&voter).copied().unwrap_or_default();
+                    let already = silent.get(&voter).copied().unwrap_or_default().min(ALREADY_MAX);
                     let since = since.copied().unwrap_or(now.saturating_sub(already));
                     self.silent.insert(voter, since);
                     silences.push((voter, now.saturating_sub(since)));
@@ -183,6 +187,10 @@ mod tests {
         assert_eq!(at(5000, &[two], 1050), [(3, 1050)]);
         assert_eq!(at(5100, &[two], 1150), [(3, 1150)]);
         assert_eq!(at(5200, &[two], 0), [(3, 1250)]);
+        // One that is reached, and that others have suspected for hours, begins its silence when it is lost.
+        assert_eq!(at(9000, &[two, three], 7_200_000), [(3, 0)]);
+        assert_eq!(at(9100, &[two], 7_200_000), [(3, 2000)]);
+        assert_eq!(at(9200, &[two], 7_200_000), [(3, 2100)]);
     }
 
     #[test]
