@@ -2,7 +2,7 @@
 //! disks and links in virtual time, clients whose answers are checked for linearizability, and faults of
 //! every kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +37,8 @@ pub(super) struct Deeds {
     pub(super) actions: BTreeMap<&'static str, u64>,
     /// Actions on other nodes by a node that had not reached a majority for [`CUT_OFF_MAX`].
     pub(super) by_minority: u64,
+    /// Samples of members that were suspect, and had been silent before.
+    pub(super) silent: u64,
     /// Records, and those whose numbers do not follow from the record alone.
     pub(super) records: u64,
     pub(super) wrong_records: Vec<String>,
@@ -94,13 +96,9 @@ impl Suspicion {
         Suspicion { detector, channel, members_at: Duration::ZERO }
     }
 
-    /// Takes its messages and its turn. The members that do not answer, each with those that accuse it.
-    fn work(
-        &mut self,
-        now: Duration,
-        node: &Node,
-        cx: &mut Context<'_>,
-    ) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+    /// Takes its messages and its turn. Sets the members that do not answer: those that accuse each of them, and
+    /// for how long it has been silent.
+    fn work(&mut self, now: Duration, node: &Node, cx: &mut Context<'_>, observation: &mut Observation) {
         let mut payload = Vec::new();
         while let Some(channel) = &mut self.channel
             && let Poll::Ready(Ok(Received { from, .. })) = channel.poll_recv(cx, &mut payload)
@@ -137,11 +135,12 @@ impl Suspicion {
                 }
             }
         }
-        let accused = |suspect: suspicion::Suspect| {
+        for suspect in self.detector.suspects() {
+            let Some(member) = NodeId::new(suspect.member) else { continue };
             let accusers = suspect.accusers.into_iter().filter_map(NodeId::new).collect();
-            Some((NodeId::new(suspect.member)?, accusers))
-        };
-        self.detector.suspects().into_iter().filter_map(accused).collect()
+            observation.suspects.insert(member, accusers);
+            observation.silent.insert(member, now.saturating_sub(suspect.silent_since));
+        }
     }
 }
 
@@ -309,7 +308,9 @@ impl Companion for Beside {
         let now = now.saturating_sub(origin);
         let mut cx = Context::from_waker(Waker::noop());
         let mut observation = Observation::of(node);
-        observation.suspects = self.suspicion.work(now, node, &mut cx);
+        self.suspicion.work(now, node, &mut cx, &mut observation);
+        let silent = observation.silent.values().filter(|silent| !silent.is_zero()).count() as u64;
+        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).silent += silent;
         self.feed(now, Input::Sample(&observation));
         self.receive(now, &mut cx);
         for mut asked in std::mem::take(&mut self.asked) {
@@ -343,6 +344,7 @@ mod tests {
             let report = played.unwrap_or_else(|violation| panic!("{violation}"));
             assert!(report.acknowledged > 0, "{report}");
             assert_eq!((deeds.by_minority, &deeds.wrong_records), (0, &Vec::new()), "seed {seed}");
+            assert!(deeds.silent > 0, "seed {seed}: no healer was told of a silence");
             for (kind, count) in &deeds.actions {
                 *actions.entry(*kind).or_insert(0) += count;
             }
