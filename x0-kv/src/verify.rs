@@ -23,6 +23,8 @@ use crate::request::limits::RANGE_ENTRIES_MAX;
 use crate::request::operation::{RangeQuery, SnapshotId};
 use crate::request::outcome::{KeyValue, ScanPage};
 use crate::request::revision::Revision;
+#[cfg(feature = "redb")]
+use crate::state::storage::redb::is_in_use;
 use crate::state::storage::{EngineError, ReadError, Reader};
 
 /// How far a verification is.
@@ -68,7 +70,7 @@ pub enum VerifyError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The file is damaged, cannot be read, or is in use by another process.
+    /// The file is damaged, or cannot be read.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -92,7 +94,10 @@ pub fn verify(
     }
     let mut options = crate::RedbOptions::default();
     (options.background, options.verify_on_open) = (false, true);
-    let state = crate::State::redb(&path, options)?;
+    let state = crate::State::redb(&path, options).map_err(|error| match is_in_use(&error) {
+        true => VerifyError::InUse { folder: folder.to_owned() },
+        false => error.into(),
+    })?;
     let mut scrub = Scrub::new(state.reader());
     let mut done = VerifyProgress::default();
     loop {
@@ -330,6 +335,18 @@ mod tests {
         assert_ne!(report.digests[1], pass(&mut right_scrub).digests[1]);
         put(&mut left, &items, "more".into(), vec![0]);
         assert_ne!(pass(&mut left_scrub).digests[1], pass(&mut right_scrub).digests[1]);
+    }
+
+    /// A file that another process has open is not damaged.
+    #[cfg(feature = "redb")]
+    #[test]
+    fn a_redb_file_that_is_open_elsewhere_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::redb(&folder.path().join("data.redb"), crate::RedbOptions::default()).unwrap();
+        let found = verify_folder(folder.path(), |_| {});
+        assert!(matches!(found, Err(VerifyError::InUse { .. })), "{found:?}");
+        drop(state);
+        assert!(verify_folder(folder.path(), |_| {}).unwrap().is_intact());
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use x0_consensus::WalOptions;
+use x0_consensus::{RecoverError, Wal, WalOptions};
 use x0_kv::blob::{BlobId, BlobOptions};
-use x0_kv::verify::verify_folder;
+use x0_kv::verify::{FolderPart, verify_folder};
 use x0_kv::{CrdtOptions, Engine, RangeQuery, RedbOptions, Store, StoreOptions};
 
 const KEYS: usize = 60;
@@ -201,7 +201,14 @@ fn a_flipped_bit_never_becomes_a_wrong_value() {
         let held = fill(path, &engine);
         // Once more: what an opening changes is part of the image.
         Store::open_with(path, &options(&engine)).unwrap().close();
-        assert!(verify_folder(path, |_| {}).unwrap().is_intact());
+        let mut opened = Vec::new();
+        let verified = verify_folder(path, |progress| {
+            // A node that starts meanwhile finds the folder in use, whichever part is being read.
+            let log = Wal::open_path(path.join("log"), WalOptions::default());
+            assert!(matches!(log, Err(RecoverError::Locked { .. })), "{progress:?}");
+            opened.push(progress.part);
+        });
+        assert!(verified.unwrap().is_intact() && opened.contains(&FolderPart::Journal), "{opened:?}");
         let image = files_of(path);
         let parts: Vec<&str> = ["log", "snapshot", "data", "journal", "blobs"]
             .into_iter()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use crate::directory::{Directory, FsDirectory};
+use crate::directory::{Directory, DirectoryLock, FsDirectory};
 use crate::storage::{RecoverError, SnapshotReadError, SnapshotReader};
 
 use super::names;
@@ -12,7 +12,8 @@ use super::open::{lock, replay};
 use super::snapshot::FileSnapshotReader;
 use super::{Wal, path_of};
 
-/// The result of a verification without an error.
+/// The result of a verification without an error. The log is locked until it is dropped, so that nothing opens
+/// the folder while its other files are verified.
 #[non_exhaustive]
 pub struct WalReport {
     /// Segment files.
@@ -25,6 +26,7 @@ pub struct WalReport {
     pub last_index: u64,
     /// The adopted snapshot, at its beginning, for a state machine to verify. Its blocks are verified.
     pub snapshot: Option<Box<dyn SnapshotReader>>,
+    _lock: Box<dyn DirectoryLock>,
 }
 
 impl fmt::Debug for WalReport {
@@ -74,7 +76,7 @@ impl Wal {
         directory: &dyn Directory,
         mut progress: impl FnMut(u64),
     ) -> Result<WalReport, RecoverError> {
-        let _lock = lock(directory)?;
+        let lock = lock(directory)?;
         let mut bytes = 0;
         let mut count = |len| {
             bytes += len;
@@ -99,7 +101,8 @@ impl Wal {
             snapshot = reader.map(|reader| Box::new(reader) as Box<dyn SnapshotReader>);
         }
         let (base_index, last_index) = replayed.indexes();
-        Ok(WalReport { segments: replayed.segment_count(), bytes, base_index, last_index, snapshot })
+        let segments = replayed.segment_count();
+        Ok(WalReport { segments, bytes, base_index, last_index, snapshot, _lock: lock })
     }
 }
 

@@ -3,20 +3,26 @@
 use std::path::Path;
 
 use super::folder::{FolderPart, FolderProgress, PartReport, with_causes};
-use super::verify;
+use super::{VerifyError, verify};
 
-/// Verifies the redb file of `folder`, if there is one.
-pub(super) fn verify_data(folder: &Path, progress: &mut dyn FnMut(FolderProgress)) -> Option<PartReport> {
+/// Verifies the redb file of `folder`, if there is one. An error if a node or store has it open.
+pub(super) fn verify_data(
+    folder: &Path,
+    progress: &mut dyn FnMut(FolderProgress),
+) -> Result<Option<PartReport>, VerifyError> {
     let path = folder.join("data.redb");
-    let bytes_total = path.metadata().ok()?.len();
+    let Ok(metadata) = path.metadata() else { return Ok(None) };
+    let bytes_total = metadata.len();
     let part = FolderPart::Data;
     let mut report = PartReport::new(part, &path);
     let verified = verify(folder, |done| {
         (report.entries, report.bytes) = (done.entries, done.bytes);
         progress(FolderProgress { part, bytes: done.bytes, bytes_total });
     });
-    if let Err(error) = verified {
-        report.damage.push(with_causes(&error));
+    match verified {
+        Ok(_) => {}
+        Err(error @ VerifyError::InUse { .. }) => return Err(error),
+        Err(error) => report.damage.push(with_causes(&error)),
     }
-    Some(report)
+    Ok(Some(report))
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use x0_consensus::{RecoverError, SnapshotReader, Wal};
+use x0_consensus::{RecoverError, SnapshotReader, Wal, WalReport};
 
 use super::{VerifyError, verify_data};
 use crate::blob;
@@ -99,14 +99,17 @@ pub fn verify_folder(
     let folder = folder.as_ref();
     let mut report = FolderReport::default();
     let log = folder.join("log");
+    // The lock of the log is held to the end: a node that starts meanwhile would write what is being read.
+    let mut _held = None;
     if log.is_dir() {
-        let (part, snapshot) = verify_log(folder, FolderPart::Log, &log, &mut progress)?;
+        let (part, mut verified) = verify_log(folder, FolderPart::Log, &log, &mut progress)?;
         report.parts.push(part);
-        if let Some(snapshot) = snapshot {
+        if let Some(snapshot) = verified.as_mut().and_then(|verified| verified.snapshot.take()) {
             report.parts.push(verify_snapshot(&log, snapshot, &mut progress));
         }
+        _held = verified;
     }
-    report.parts.extend(verify_data(folder, &mut progress));
+    report.parts.extend(verify_data(folder, &mut progress)?);
     let journal = folder.join("crdt");
     if journal.is_dir() {
         report.parts.push(verify_log(folder, FolderPart::Journal, &journal, &mut progress)?.0);
@@ -126,7 +129,7 @@ fn verify_log(
     part: FolderPart,
     path: &Path,
     progress: &mut dyn FnMut(FolderProgress),
-) -> Result<(PartReport, Option<Box<dyn SnapshotReader>>), VerifyError> {
+) -> Result<(PartReport, Option<WalReport>), VerifyError> {
     let (mut bytes, bytes_total) = (0, len_of(path));
     let verified = Wal::verify_path(path, |len| {
         bytes += len;
@@ -137,7 +140,7 @@ fn verify_log(
     match verified {
         Ok(found) => {
             report.entries = found.last_index - found.base_index;
-            Ok((report, found.snapshot))
+            Ok((report, Some(found)))
         }
         // A folder that a node uses is not damaged.
         Err(RecoverError::Locked { .. }) => Err(VerifyError::InUse { folder: folder.to_owned() }),

@@ -64,6 +64,12 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> WhileDoing<T> for Res
     }
 }
 
+/// Whether another process, or another handle of this one, has the file open.
+pub(crate) fn is_in_use(error: &EngineError) -> bool {
+    let EngineError::File { source, .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(DatabaseError::DatabaseAlreadyOpen))
+}
+
 /// Whether an error of redb says that the file is damaged.
 fn is_corruption(error: &(dyn std::error::Error + 'static)) -> bool {
     let of_storage = |error: &StorageError| matches!(error, StorageError::Corrupted(_));
