@@ -149,10 +149,9 @@ pub fn sample(
     waiting: u64,
     limits: RequestLimits,
 ) -> Result<(), HandleError> {
-    // First, because it alone can fail: the view is as before then.
-    healer.handle(now, Input::Reading(Reading { subject: Queue, signal: QUEUE, value: waiting as f64 }))?;
     let in_flight = healer.in_flight().last().map(|(_, act)| (act.from(), act.limits()));
     let view = healer.knowledge_mut();
+    let before = (view.last, view.limits, view.idle_since);
     // An action ends between two samples, done or taken back. After the first sample that shows it, the
     // same limits can only be an operator's.
     let own = in_flight.or(view.last);
@@ -166,8 +165,14 @@ pub fn sample(
     let share = waiting as f64 / limits.requests_max() as f64;
     view.idle_since = (share < IDLE).then(|| view.idle_since.unwrap_or(now));
     let calm = view.idle_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-    for (signal, value) in [(QUEUE_SHARE, share), (CALM, calm.as_secs_f64())] {
-        healer.handle(now, Input::Reading(Reading { subject: Queue, signal, value }))?;
+    // A round that is due runs with the first reading. It decides by the share, of the limits that hold now.
+    for (signal, value) in [(QUEUE_SHARE, share), (CALM, calm.as_secs_f64()), (QUEUE, waiting as f64)] {
+        if let Err(error) = healer.handle(now, Input::Reading(Reading { subject: Queue, signal, value })) {
+            // The first one alone can be refused.
+            let view = healer.knowledge_mut();
+            (view.last, view.limits, view.idle_since) = before;
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -368,7 +373,7 @@ mod tests {
     struct Played {
         healer: Loop<View, Act>,
         limits: RequestLimits,
-        step: u32,
+        steps: u32,
         acts: Vec<(&'static str, usize)>,
         records: Vec<Record>,
     }
@@ -376,24 +381,29 @@ mod tests {
     impl Played {
         fn new(mode: Mode) -> Played {
             let healer = HealerOptions::new().mode(mode).healer();
-            Played { healer, limits: limits(800, 80), step: 0, acts: Vec::new(), records: Vec::new() }
+            Played { healer, limits: limits(800, 80), steps: 0, acts: Vec::new(), records: Vec::new() }
         }
 
         /// Plays seconds; `waiting` is given the time in seconds and the limit.
         fn run(&mut self, seconds: u32, waiting: impl Fn(f64, u64) -> u64) {
             for _ in 0..seconds * 2 {
-                let now = SAMPLE_EVERY * self.step;
-                self.step += 1;
-                let waits = waiting(now.as_secs_f64(), self.limits.requests_max() as u64);
-                sample(&mut self.healer, now, waits, self.limits).unwrap();
-                let (present, acts) = (&mut self.limits, &mut self.acts);
-                let records = self.healer.drain(now, |act| {
-                    *present = act.limits();
-                    acts.push((act.kind(), present.requests_max()));
-                    Ok(())
-                });
-                self.records.extend(records.unwrap());
+                let now = (SAMPLE_EVERY * self.steps).as_secs_f64();
+                self.step(waiting(now, self.limits.requests_max() as u64));
             }
+        }
+
+        /// Plays one sample.
+        fn step(&mut self, waits: u64) {
+            let now = SAMPLE_EVERY * self.steps;
+            self.steps += 1;
+            sample(&mut self.healer, now, waits, self.limits).unwrap();
+            let (present, acts) = (&mut self.limits, &mut self.acts);
+            let records = self.healer.drain(now, |act| {
+                *present = act.limits();
+                acts.push((act.kind(), present.requests_max()));
+                Ok(())
+            });
+            self.records.extend(records.unwrap());
         }
     }
 
@@ -430,6 +440,29 @@ mod tests {
         played.run(60, |_, limit| limit);
         assert_eq!(played.acts, []);
         assert!(played.records.iter().any(|record| record.event.name() == "would-execute"));
+    }
+
+    /// An operator raises the limits while an action is due: the round decides by them, and the queue is not
+    /// full.
+    #[test]
+    fn limits_that_were_raised_are_not_lowered_by_a_queue_that_was_full() {
+        let full = |steps: u32| {
+            let mut played = Played::new(Mode::Active);
+            played.run(20, |_, _| 100);
+            for _ in 0..steps {
+                played.step(800);
+            }
+            played
+        };
+        let due = (1..20).find(|steps| !full(*steps).acts.is_empty()).unwrap();
+        let mut played = full(due - 1);
+        played.limits = limits(2000, 200);
+        played.step(800);
+        assert_eq!((&played.acts[..], played.limits), (&[][..], limits(2000, 200)), "after {due} samples");
+        // A sample of an earlier time changes nothing.
+        let before = format!("{:?}", played.healer.knowledge());
+        assert!(sample(&mut played.healer, SECOND, 5, limits(9, 9)).is_err());
+        assert_eq!(format!("{:?}", played.healer.knowledge()), before);
     }
 
     #[test]
