@@ -94,6 +94,12 @@ impl SvidSourceError {
 pub trait SvidSource: Send {
     /// The change since the last call, by the system's clock `now`.
     fn poll(&mut self, now: SystemTime, waker: &Waker) -> SvidPoll;
+
+    /// The provider of cryptography for the identity that follows the source; `None` for that of ring. A source
+    /// that was given one for its own exchanges returns it, so that both are of one provider.
+    fn provider(&self) -> Option<Arc<CryptoProvider>> {
+        None
+    }
 }
 
 /// An identity does not follow its source, at the moment.
@@ -178,12 +184,14 @@ impl Wake for Unpark {
 }
 
 impl SvidFollower {
-    /// Waits for the first SVID of a source, builds its identity, and follows the source from then on.
+    /// Waits for the first SVID of a source, builds its identity, and follows the source from then on. The
+    /// identity has the provider of cryptography of the source ([`SvidSource::provider`]), or that of ring.
     ///
     /// # Errors
     /// [`FollowError`], when there is no usable SVID in time: the last reason, if there is one.
     pub fn start(source: impl SvidSource + 'static, timeout: Duration) -> Result<SvidFollower, FollowError> {
-        SvidFollower::start_with_provider(source, timeout, ring_provider())
+        let provider = source.provider().unwrap_or_else(ring_provider);
+        SvidFollower::start_with_provider(source, timeout, provider)
     }
 
     /// As [`SvidFollower::start`], with another provider of cryptography for the identity.

@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use common::{Recipe, connect, root};
@@ -17,8 +18,8 @@ use x0_identity::{
     IssuanceClientOutput, IssuanceServer, IssuanceServerInput, IssuanceServerOptions, IssuanceServerOutput,
     IssueRequest, JwtAlgorithm, JwtIssuer, JwtKey, JwtSvidError, JwtSvidValidator, MemoryRegistry, Proof,
     RegistrationEntry, RenewalOptions, RequestKey, RevocationView, SignedStatement, SpiffeBundle, SpiffeId,
-    TrustBundle, TrustBundleSet, TrustDomain, Verifier, WitIssuer, WitKey, WitProofError, WitSvidValidator,
-    graviola_provider,
+    SvidFollower, SvidPoll, SvidSource, SvidState, TrustBundle, TrustBundleSet, TrustDomain, Verifier,
+    WitIssuer, WitKey, WitProofError, WitSvidValidator, graviola_provider,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -226,6 +227,39 @@ fn wit_svids_are_issued_and_accepted_crosswise() {
         mixed["d"] = two["d"].clone();
         WitKey::from_jwk_with_provider(&mixed.to_string(), &other).unwrap_err();
     }
+}
+
+/// A source with a provider of its own, which gives one SVID.
+struct Given(Option<SvidState>, Option<Arc<CryptoProvider>>);
+
+impl SvidSource for Given {
+    fn poll(&mut self, _now: SystemTime, _waker: &Waker) -> SvidPoll {
+        SvidPoll::new(Ok(self.0.take()), HOUR)
+    }
+
+    fn provider(&self) -> Option<Arc<CryptoProvider>> {
+        self.1.clone()
+    }
+}
+
+/// The exchanges of a source and the handshakes of its identity are of one provider, unless the caller names
+/// another one.
+#[test]
+fn an_identity_has_the_provider_of_its_source() {
+    let authority = authority();
+    let given = |provider| {
+        let mut bundles = TrustBundleSet::new();
+        bundles.insert(authority.bundle());
+        let svid = authority.issue(&id(), HOUR).unwrap();
+        Given(Some(SvidState::Held { svid: svid.into(), bundles }), provider)
+    };
+    let followed = |follower: SvidFollower| group(follower.identity(), follower.identity());
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let start = |provider| SvidFollower::start(given(provider), HOUR).unwrap();
+    assert_eq!(followed(start(Some(graviola_provider()))), NamedGroup::X25519MLKEM768);
+    assert_eq!(followed(start(None)), NamedGroup::X25519);
+    let named = SvidFollower::start_with_provider(given(Some(graviola_provider())), HOUR, ring).unwrap();
+    assert_eq!(followed(named), NamedGroup::X25519);
 }
 
 /// A workload with one provider, and an issuer with the other one.

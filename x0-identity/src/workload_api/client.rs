@@ -169,6 +169,10 @@ impl Client {
         Ok(Client { shared, provider, thread: Some(thread) })
     }
 
+    pub(super) fn crypto_provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
     /// Connects to the endpoint in the variable `SPIFFE_ENDPOINT_SOCKET`.
     ///
     /// # Errors

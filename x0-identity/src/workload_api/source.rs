@@ -1,7 +1,10 @@
 //! A Workload API as a source.
 
 use std::string::String;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
 
 use super::{Client, Subscription, WaitError, X509Context};
 use crate::source::{SvidPoll, SvidSource, SvidSourceError, SvidState};
@@ -75,5 +78,9 @@ impl SvidSource for ClientSource {
             (None, None) => Ok(None),
         };
         SvidPoll::new(change, again)
+    }
+
+    fn provider(&self) -> Option<Arc<CryptoProvider>> {
+        Some(Arc::clone(self.client.crypto_provider()))
     }
 }

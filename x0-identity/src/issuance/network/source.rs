@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::vec::Vec;
 
 use pki_types::ServerName;
+use rustls::crypto::CryptoProvider;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, StreamOwned};
 
 use super::{MESSAGE_MAX, Timed};
@@ -313,6 +314,10 @@ impl SvidSource for IssuanceSource {
         let again =
             self.client.poll_timeout().map_or(MESSAGE_MAX, |due| due.saturating_sub(self.origin.elapsed()));
         SvidPoll::new(change, again)
+    }
+
+    fn provider(&self) -> Option<Arc<CryptoProvider>> {
+        Some(Arc::clone(self.client.crypto_provider()))
     }
 }
 
