@@ -42,6 +42,9 @@ struct Keyed {
     link: LinkId,
     /// See [`Datagrams::link_number`](crate::datagram::Datagrams::link_number).
     number: u8,
+    /// The address of the peer as the connection writes it: on a port of IPv6, an address of IPv4 has the form
+    /// of IPv6.
+    address: SocketAddr,
     /// When new keys are due.
     renew_in: Duration,
 }
@@ -72,7 +75,8 @@ fn take_keys(
     let now = shared.now();
     let (link, number) = shared.lock().keyed(now, (port, peer, address), number, keys, expiry).ok()?;
     let valid = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-    Some(Keyed { link, number, renew_in: (valid / 2).clamp(Duration::from_millis(100), keys_lifetime) })
+    let renew_in = (valid / 2).clamp(Duration::from_millis(100), keys_lifetime);
+    Some(Keyed { link, number, address, renew_in })
 }
 
 /// Sends the number of the link to the server.
@@ -193,7 +197,7 @@ impl Dialler {
                 continue;
             };
             lingering.spawn(linger(connection));
-            if !needed(&self.shared, keyed, address, &mut jitter, &mut pause, &self.timing).await {
+            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
                 return;
             }
         }
@@ -212,7 +216,7 @@ impl Dialler {
                 reached.await;
             }
             lingering.spawn(linger(connection));
-            if !needed(&self.shared, keyed, address, &mut jitter, &mut pause, &self.timing).await {
+            if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
                 return;
             }
         }
@@ -223,7 +227,6 @@ impl Dialler {
 async fn needed(
     shared: &Weak<Shared>,
     keyed: Keyed,
-    address: SocketAddr,
     jitter: &mut Jitter,
     pause: &mut Duration,
     timing: &Timing,
@@ -238,7 +241,8 @@ async fn needed(
         let (state, wants_renewal) = {
             let core = strong.lock();
             // A link that was down while another address of the neighbour answered leads there now.
-            let state = core.engine.link_state(keyed.link).filter(|_| core.leads_to(keyed.link, address));
+            let state =
+                core.engine.link_state(keyed.link).filter(|_| core.leads_to(keyed.link, keyed.address));
             (state, core.renewals.contains(&keyed.link))
         };
         drop(strong);
