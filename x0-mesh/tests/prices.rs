@@ -187,6 +187,27 @@ async fn a_message_does_not_wait_longer_than_epoch_and_mesh() {
     let (_, ()) = soon(async { tokio::join!(sender.send(&transmit), async { drop(mesh) }) }).await;
 }
 
+/// A peer that is added again is reached for the first time, and QUIC takes messages for it before the owner
+/// knows that it is up.
+#[tokio::test(start_paused = true)]
+async fn limits_hold_for_a_peer_that_is_added_again() {
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    soon(sender.event()).await;
+    let book = sender.get_ref().peers();
+    book.remove_peer(node(2));
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
+    book.set_peer(node(2), address(node(2)));
+    let refused = Poll::Ready(Err(SendError::Unreachable { peer: node(2) }));
+    for lane in [Lane::Bulk, Lane::Datagram] {
+        assert_eq!(offer(&mut sender, lane), refused);
+    }
+    assert_eq!(offer(&mut sender, Lane::Ordered(0)), Poll::Ready(Ok(())));
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Up { .. }), "{event:?}");
+    assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
+}
+
 /// Events wake the owner that waits for one, also when a sender with another waker has come after it.
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_waits_takes_no_wake_up_from_the_owner() {

@@ -53,8 +53,9 @@ impl PriceLimits {
 /// A message on a lane whose limit the price of the present path exceeds waits: `poll_send` is pending, as if
 /// the lane were full, until the path is cheap enough, the epoch ends, or the mesh is dropped. On
 /// [`Lane::Datagram`], which never waits, it is [`SendError::Congested`]; so it is on every lane for an owner
-/// that leaves 1024 events unpolled. A message for a peer without any event so far waits too, even if the
-/// transport does not know the peer.
+/// that leaves 1024 events unpolled. Between `Down` of a peer and its next `Up` such a message is
+/// [`SendError::Unreachable`], also after the peer was removed, or removed and added again. A message for a
+/// peer without any event so far waits too, even if the transport does not know the peer.
 ///
 /// Messages that the transport has taken before the price rose, or before there was a route, still leave. The
 /// limits apply to what this node sends; the peer has limits of its own.
@@ -64,7 +65,8 @@ impl PriceLimits {
 pub struct PriceLimiter<T> {
     inner: T,
     limits: PriceLimits,
-    /// Nodes whose last epoch, or first attempt, is over: the transport beneath refuses messages for them.
+    /// Nodes whose last epoch, or first attempt, is over. The transport beneath may take messages for them all
+    /// the same: a peer that was removed and added again is reached for the first time.
     down: BTreeSet<NodeId>,
     /// Events that the owner has not polled.
     events: VecDeque<PeerEvent>,
@@ -239,12 +241,17 @@ impl<T: Transport> PriceLimiter<T> {
         }
         // Not only at the owner's polls of events: an owner that waits for this message polls none.
         let is_complete = self.take_events();
-        let is_admitted = self.down.contains(&to) || self.is_cheap(to, lane);
-        if waits && is_complete && !is_admitted {
+        let outcome = if self.is_cheap(to, lane) {
+            Ok(())
+        } else if is_complete && self.down.contains(&to) {
+            Err(SendError::Unreachable { peer: to })
+        } else if is_complete && waits {
             return Poll::Pending;
-        }
+        } else {
+            Err(SendError::Congested { peer: to, lane })
+        };
         self.waiting.lock().senders.remove(&(to, lane));
-        Poll::Ready(if is_admitted { Ok(()) } else { Err(SendError::Congested { peer: to, lane }) })
+        Poll::Ready(outcome)
     }
 }
 
