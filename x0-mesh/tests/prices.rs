@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use quic_common::{Domain, node, soon};
-use x0_identity::Identity;
+use x0_identity::{Identity, NodeId};
 use x0_mesh::link::{LinkFaultInjector, MemorySegment};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, PriceLimiter, PriceLimits, address};
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::router::{Cost, Etx};
-use x0_mesh::{Lane, Next, PeerEventKind, SendError, Transmit, Transport, TransportExt};
+use x0_mesh::{
+    Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport, TransportExt,
+};
 
 fn end(number: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], number))
@@ -30,9 +32,51 @@ fn transport(identity: &Identity, number: u64, mesh: &Mesh) -> QuicTransport {
 }
 
 /// What a lane says to a message for node 2.
-fn offer(limiter: &mut PriceLimiter<QuicTransport>, lane: Lane) -> Poll<Result<(), SendError>> {
+fn offer<T: Transport>(limiter: &mut PriceLimiter<T>, lane: Lane) -> Poll<Result<(), SendError>> {
+    offer_with(limiter, lane, Waker::noop())
+}
+
+fn offer_with<T: Transport>(
+    limiter: &mut PriceLimiter<T>,
+    lane: Lane,
+    waker: &Waker,
+) -> Poll<Result<(), SendError>> {
     let transmit = Transmit { to: node(2), lane, payload: b"offered" };
-    limiter.poll_send(&mut Context::from_waker(Waker::noop()), &transmit)
+    limiter.poll_send(&mut Context::from_waker(waker), &transmit)
+}
+
+/// Counts how often it is called.
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A transport that is over.
+struct Over;
+
+impl Transport for Over {
+    fn local(&self) -> NodeId {
+        node(1)
+    }
+
+    fn message_len_max(&self, _: Lane) -> usize {
+        100
+    }
+
+    fn poll_send(&mut self, _: &mut Context<'_>, _: &Transmit<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(Err(SendError::Closed))
+    }
+
+    fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Poll<Result<Received, RecvError>> {
+        Poll::Ready(Err(RecvError::Closed))
+    }
+
+    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<PeerEvent> {
+        Poll::Pending
+    }
 }
 
 fn price(mesh: &Mesh) -> Option<u16> {
@@ -112,12 +156,20 @@ async fn a_lane_without_a_budget_waits_for_the_free_path() {
 struct Paid {
     mesh: Mesh,
     sender: PriceLimiter<QuicTransport>,
-    receiver: QuicTransport,
-    _peer: Mesh,
+    receiver: Option<QuicTransport>,
+    peer: Mesh,
+    peer_identity: Identity,
 }
 
 impl Paid {
     async fn start() -> Paid {
+        let mut paid = Paid::start_without_receiver().await;
+        paid.receiver = Some(transport(&paid.peer_identity, 2, &paid.peer));
+        paid
+    }
+
+    /// Without a transport on the mesh of node 2, which node 1 dials in vain.
+    async fn start_without_receiver() -> Paid {
         let domain = Domain::new("mesh.test");
         let segment = MemorySegment::new(1232);
         let [one, two] = [1, 2].map(|number| domain.identity(number));
@@ -131,16 +183,16 @@ impl Paid {
         let limits = PriceLimits::new().lane(Lane::Bulk, 8).lane(Lane::Datagram, 8);
         let inner = transport(&one, 1, &mesh);
         let sender = mesh.limit_prices(inner, limits.lane(Lane::Ordered(200), 8));
-        let receiver = transport(&two, 2, &peer);
         soon(mesh.until(|mesh| price(mesh) == Some(9))).await;
-        Paid { mesh, sender, receiver, _peer: peer }
+        Paid { mesh, sender, receiver: None, peer, peer_identity: two }
     }
 }
 
 /// QUIC takes messages for a peer that it is reaching, and a paid path is the first one here.
 #[tokio::test(start_paused = true)]
 async fn limits_hold_before_the_first_event() {
-    let Paid { mesh, mut sender, mut receiver, _peer } = Paid::start().await;
+    let Paid { mesh, mut sender, receiver, peer: _peer, .. } = Paid::start().await;
+    let mut receiver = receiver.unwrap();
     assert_eq!(offer(&mut sender, Lane::Bulk), Poll::Pending);
     let refused = SendError::Congested { peer: node(2), lane: Lane::Datagram };
     assert_eq!(offer(&mut sender, Lane::Datagram), Poll::Ready(Err(refused)));
@@ -170,7 +222,7 @@ async fn a_message_that_no_path_carries_does_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_message_does_not_wait_longer_than_epoch_and_mesh() {
     let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: b"patient" };
-    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, peer: _peer, .. } = Paid::start().await;
     let event = soon(sender.event()).await;
     assert!(matches!(event.kind, PeerEventKind::Up { .. }), "{event:?}");
     let book = sender.get_ref().peers();
@@ -181,17 +233,51 @@ async fn a_message_does_not_wait_longer_than_epoch_and_mesh() {
     let event = soon(sender.event()).await;
     assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
 
-    let Paid { mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    let Paid { mesh, mut sender, receiver: _receiver, peer: _peer, .. } = Paid::start().await;
     soon(sender.event()).await;
     // The transport notices the end of the mesh before or after it is offered the message.
     let (_, ()) = soon(async { tokio::join!(sender.send(&transmit), async { drop(mesh) }) }).await;
+}
+
+/// A peer that was never reached has no event, unless it is removed.
+#[tokio::test(start_paused = true)]
+async fn a_message_does_not_wait_longer_than_the_attempt_to_reach_its_peer() {
+    let transmit = Transmit { to: node(2), lane: Lane::Bulk, payload: b"patient" };
+    let Paid { mesh: _mesh, mut sender, peer: _peer, .. } = Paid::start_without_receiver().await;
+    let book = sender.get_ref().peers();
+    let removed = async { book.remove_peer(node(2)) };
+    let (sent, ()) = soon(async { tokio::join!(sender.send(&transmit), removed) }).await;
+    assert_eq!(sent, Err(SendError::Unreachable { peer: node(2) }));
+    let event = soon(sender.event()).await;
+    assert!(matches!(event.kind, PeerEventKind::Down { .. }), "{event:?}");
+}
+
+/// A transport that is over has no event for a peer that it has never reached.
+#[tokio::test(start_paused = true)]
+async fn a_message_does_not_wait_longer_than_the_transport() {
+    let Paid { mut mesh, peer: _peer, .. } = Paid::start_without_receiver().await;
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    for is_next in [false, true] {
+        let mut limiter = mesh.limit_prices(Over, PriceLimits::new().lane(Lane::Bulk, 8));
+        let waker = Waker::from(Arc::clone(&count));
+        assert_eq!(offer_with(&mut limiter, Lane::Bulk, &waker), Poll::Pending);
+        count.0.store(0, Ordering::Relaxed);
+        let (mut cx, mut payload) = (Context::from_waker(Waker::noop()), Vec::new());
+        if is_next {
+            assert_eq!(limiter.poll_next(&mut cx, &mut payload), Poll::Ready(Err(RecvError::Closed)));
+        } else {
+            assert_eq!(limiter.poll_recv(&mut cx, &mut payload), Poll::Ready(Err(RecvError::Closed)));
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(offer(&mut limiter, Lane::Bulk), Poll::Ready(Err(SendError::Closed)));
+    }
 }
 
 /// A peer that is added again is reached for the first time, and QUIC takes messages for it before the owner
 /// knows that it is up.
 #[tokio::test(start_paused = true)]
 async fn limits_hold_for_a_peer_that_is_added_again() {
-    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, peer: _peer, .. } = Paid::start().await;
     soon(sender.event()).await;
     let book = sender.get_ref().peers();
     book.remove_peer(node(2));
@@ -211,13 +297,7 @@ async fn limits_hold_for_a_peer_that_is_added_again() {
 /// Events wake the owner that waits for one, also when a sender with another waker has come after it.
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_waits_takes_no_wake_up_from_the_owner() {
-    struct Count(AtomicUsize);
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    let Paid { mesh: _mesh, mut sender, receiver: _receiver, _peer } = Paid::start().await;
+    let Paid { mesh: _mesh, mut sender, receiver: _receiver, peer: _peer, .. } = Paid::start().await;
     soon(sender.event()).await;
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&count));

@@ -51,7 +51,8 @@ impl PriceLimits {
 /// A transport over a mesh whose lanes use paths up to a price only. [`Mesh::limit_prices`] makes one.
 ///
 /// A message on a lane whose limit the price of the present path exceeds waits: `poll_send` is pending, as if
-/// the lane were full, until the path is cheap enough, the epoch ends, or the mesh is dropped. On
+/// the lane were full, until the path is cheap enough, the epoch ends, the mesh is dropped, or the transport
+/// has said to its receiver that it is over. On
 /// [`Lane::Datagram`], which never waits, it is [`SendError::Congested`]; so it is on every lane for an owner
 /// that leaves 1024 events unpolled. Between `Down` of a peer and its next `Up` such a message is
 /// [`SendError::Unreachable`], also after the peer was removed, or removed and added again. A message for a
@@ -70,6 +71,8 @@ pub struct PriceLimiter<T> {
     down: BTreeSet<NodeId>,
     /// Events that the owner has not polled.
     events: VecDeque<PeerEvent>,
+    /// Whether the transport beneath is over: it has the errors of all messages from then on.
+    is_closed: bool,
     shared: Weak<Shared>,
     waiting: Arc<Waiting>,
     /// The waker of `waiting`.
@@ -177,6 +180,7 @@ impl<T> PriceLimiter<T> {
             limits,
             down: BTreeSet::new(),
             events: VecDeque::new(),
+            is_closed: false,
             shared: Arc::downgrade(shared),
             waker: Waker::from(Arc::clone(&waiting)),
             waiting,
@@ -195,6 +199,13 @@ impl<T> PriceLimiter<T> {
     fn is_cheap(&self, to: NodeId, lane: Lane) -> bool {
         let Some(shared) = self.shared.upgrade() else { return true };
         self.limits.allows(lane, price(&shared, to)) || self.waiting.lock().is_over
+    }
+
+    /// Notes that the transport beneath is over, if so.
+    fn note_end<R>(&mut self, received: &Result<R, RecvError>) {
+        if received.is_err() && !std::mem::replace(&mut self.is_closed, true) {
+            self.waiting.wake_senders(|_, _| true);
+        }
     }
 
     fn note(&mut self, event: &PeerEvent) {
@@ -230,7 +241,7 @@ impl<T: Transport> PriceLimiter<T> {
     fn admit(&mut self, waker: &Waker, to: NodeId, lane: Lane, len: usize) -> Poll<Result<(), SendError>> {
         let len_max = self.inner.message_len_max(lane);
         // A lane that does not exist has no room for any message; the transport beneath has the errors.
-        let is_refused = len_max == 0 || len > len_max;
+        let is_refused = len_max == 0 || len > len_max || self.is_closed;
         if is_refused || !self.limits.lanes.contains_key(&lane) || self.is_cheap(to, lane) {
             return Poll::Ready(Ok(()));
         }
@@ -292,7 +303,9 @@ impl<T: Transport> Transport for PriceLimiter<T> {
         cx: &mut Context<'_>,
         payload: &mut Vec<u8>,
     ) -> Poll<Result<Received, RecvError>> {
-        self.inner.poll_recv(cx, payload)
+        let received = std::task::ready!(self.inner.poll_recv(cx, payload));
+        self.note_end(&received);
+        Poll::Ready(received)
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
@@ -312,6 +325,7 @@ impl<T: Transport> Transport for PriceLimiter<T> {
         self.waiting.set_owner(cx.waker());
         let polled = self.inner.poll_next(&mut Context::from_waker(&self.waker), payload);
         let next = std::task::ready!(polled);
+        self.note_end(&next);
         if let Ok(Next::Event(event)) = &next {
             self.note(event);
         }

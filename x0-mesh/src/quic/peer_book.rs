@@ -178,14 +178,15 @@ impl PeerBook {
         });
     }
 
-    /// Stops dialling the peer, and closes the connection to it. The peer may still dial this node: revoke
-    /// its identity to prevent that.
+    /// Stops dialling the peer, and closes the connection to it. For a peer that was being reached for the
+    /// first time `Down` is reported, as after an attempt that failed. The peer may still dial this node:
+    /// revoke its identity to prevent that.
     pub fn remove_peer(&self, peer: NodeId) {
         let Some(shared) = self.0.upgrade() else { return };
         shared.change(|state, wakers| {
+            state.give_up(peer, DownReason::Local, wakers);
             let Some(entry) = state.peers.get_mut(&peer) else { return };
             entry.address = None;
-            entry.is_reaching = false;
             if let Some(dialer) = entry.dialer.take() {
                 dialer.abort();
             }

@@ -319,16 +319,35 @@ impl State {
         }
         peer.is_reaching = false;
         peer.outbox.clear(wakers);
-        if peer.last_failure.as_ref() == Some(&reason)
-            || peer.inbox.segments.len() >= SEGMENTS_MAX
-            || peer.unreported >= EVENTS_MAX
-        {
+        if peer.last_failure.as_ref() == Some(&reason) {
             return;
         }
-        peer.last_failure = Some(reason.clone());
+        if self.report_failed(id, reason.clone(), wakers)
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            peer.last_failure = Some(reason);
+        }
+    }
+
+    /// A peer is not reached for the first time any more, and no attempt to reach it has failed: senders that
+    /// wait for its first epoch learn from the event that there will be none.
+    pub(super) fn give_up(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if std::mem::take(&mut peer.is_reaching) {
+            self.report_failed(id, reason, wakers);
+        }
+    }
+
+    /// Reports an epoch that was never up. False if the owner leaves too much unpolled.
+    fn report_failed(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        if peer.inbox.segments.len() >= SEGMENTS_MAX || peer.unreported >= EVENTS_MAX {
+            return false;
+        }
         self.last_epoch += 1;
         peer.inbox.segments.push_back(Segment::failed(self.last_epoch, reason));
         self.advance(id, wakers);
+        true
     }
 
     /// Ends the epochs that were received as a whole, and begins the next one.
@@ -459,6 +478,10 @@ impl State {
 
     /// Ends the transport.
     pub(super) fn finish(&mut self, reason: RecvError, wakers: &mut Vec<Waker>) {
+        let over = match &reason {
+            RecvError::Closed => DownReason::Local,
+            RecvError::Failed { detail } => DownReason::Failed { detail: Arc::clone(detail) },
+        };
         if self.over.is_none() {
             self.over = Some(reason);
         }
@@ -469,7 +492,31 @@ impl State {
             }
             peer.outbox.clear(wakers);
         }
+        // The epochs of the others end with their connections.
+        let reached: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.is_reaching).map(|(peer, _)| *peer).collect();
+        for peer in reached {
+            self.give_up(peer, over.clone(), wakers);
+        }
         wakers.extend(self.recv_waker.take());
         wakers.extend(self.event_waker.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A layer above may hold messages back for the first epoch of a peer: it has to know that none comes.
+    #[test]
+    fn the_end_of_the_transport_ends_attempts_to_reach_peers() {
+        let [one, other] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let mut state = State::new(one, 1, 1, 1);
+        state.peer(other).is_reaching = true;
+        let detail: Arc<str> = "the socket is gone".into();
+        state.finish(RecvError::Failed { detail: Arc::clone(&detail) }, &mut Vec::new());
+        let kind = PeerEventKind::Down { epoch: 1, reason: DownReason::Failed { detail } };
+        assert_eq!(state.next_event(), Some(PeerEvent { peer: other, kind }));
+        assert_eq!(state.next_event(), None);
     }
 }
