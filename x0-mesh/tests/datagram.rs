@@ -152,12 +152,18 @@ impl Net {
 
     /// As after a handshake between the first two at their other addresses.
     fn join_again(&mut self) {
-        let mut material = [99; FrameKeys::MATERIAL_LEN];
-        material[0] = 1;
         let number = self.nodes[0].link_number(PORT, node(2), other_address(2)).unwrap();
+        self.join_as(number, other_address);
+    }
+
+    /// As after a handshake between the first two at these addresses, in which the first one was the client.
+    fn join_as(&mut self, number: u8, address: fn(usize) -> SocketAddr) {
+        self.keys += 1;
+        let mut material = [self.keys; FrameKeys::MATERIAL_LEN];
+        material[0] = 1;
         for (at, peer) in [(1, 2), (2, 1)] {
             let keys = FrameKeys::new(&material, at == 1);
-            let address = other_address(peer);
+            let address = address(peer);
             let input = Input::Keyed { port: PORT, peer: node(peer), number, address, keys };
             self.nodes[at - 1].handle(self.now, input).unwrap();
         }
@@ -749,6 +755,36 @@ fn two_addresses_of_a_neighbour_are_two_links() {
     let gap = net.gap(1, 2, 5 * SECOND);
     assert!(gap <= 45 * MS, "{gap:?}");
     assert_eq!(net.links(), [(far.0, far.1, false), (near.0, near.1, true)]);
+}
+
+/// Two links of an end that has restarted have other numbers than before: the end that has not restarted
+/// gives up the link that nobody dials any more.
+#[test]
+fn a_link_that_leads_where_another_one_works_ends() {
+    let mut net = Net::new(2);
+    net.join_as(0, address);
+    net.join_as(2, other_address);
+    net.run(SECOND);
+    let cut = |net: &mut Net, is_cut| {
+        net.cut(1, 2, is_cut);
+        net.cut(OTHER + 1, OTHER + 2, is_cut);
+    };
+    cut(&mut net, true);
+    net.run(2 * SECOND);
+    assert_eq!(net.links().len(), 2);
+    net.join_as(1, other_address);
+    // A link that does not work yet ends no other one.
+    net.run(2 * SECOND);
+    assert_eq!(net.links().len(), 3);
+    // Only node 1 has the keys of link 2, as after a restart of node 2.
+    let ended = net.nodes[1].link(PORT, node(1), 2).unwrap();
+    net.nodes[1].handle(net.now, Input::Ended { link: ended }).unwrap();
+    cut(&mut net, false);
+    net.run(2 * SECOND);
+    for node in &net.nodes {
+        let links: Vec<_> = node.links().map(|link| (link.number, link.state)).collect();
+        assert_eq!(links, [(0, LivenessState::Up), (1, LivenessState::Up)]);
+    }
 }
 
 /// The choice of the client: a link to the same address, one that is down, or a free number of its own.

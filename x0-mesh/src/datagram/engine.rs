@@ -391,6 +391,20 @@ impl Datagrams {
         }
     }
 
+    /// Whether a link is down while another link leads to the same address of the peer. Only new keys bring it
+    /// up, and a dial to the address renews those of the other link: after a restart, for example, the peer
+    /// has chosen another number for the address.
+    fn is_superseded(&self, link: &Link) -> bool {
+        if link.down_since.is_none_or(|since| self.now < since + DOWN_REUSABLE) {
+            return false;
+        }
+        let mut ids = self.by_peer.range((link.port, link.peer, 0)..=(link.port, link.peer, u8::MAX));
+        ids.any(|(_, id)| {
+            let other = self.links.get(*id);
+            other.is_some_and(|other| other.address == link.address && other.down_since.is_none())
+        })
+    }
+
     /// The pause between two probes of a link that is down since then. Neighbours that have departed would
     /// else be probed 20 times a second each, until their SVIDs expire.
     fn interval_down(&self, since: Duration) -> Duration {
@@ -470,6 +484,11 @@ impl Datagrams {
         let now = self.now;
         for id in self.links.due(now) {
             let Some(link) = self.links.get(id) else { continue };
+            if self.is_superseded(link) {
+                // A link that exists can be ended.
+                let _ = self.ended(id);
+                continue;
+            }
             let interval = link.down_since.map(|since| self.interval_down(since));
             let Some(link) = self.links.get_mut(id) else { continue };
             if let Some(interval) = interval {

@@ -149,7 +149,8 @@ pub enum Output {
         peer: NodeId,
         /// Its new state.
         state: LivenessState,
-        /// Why; `None` when the link has ended, by [`Input::Ended`] or in favour of a new neighbour.
+        /// Why; `None` when the link has ended: by [`Input::Ended`], in favour of a new neighbour, or of
+        /// another link that leads to the same address and works.
         reason: Option<LivenessReason>,
     },
     /// The route to a destination has changed.
