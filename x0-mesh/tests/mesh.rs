@@ -618,6 +618,45 @@ async fn a_link_that_is_down_is_used_for_another_address() {
     }
 }
 
+/// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial leads
+/// a link of the other node to its path: the other path gets another link. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn both_paths_are_used_after_a_restart_of_one_end() {
+    let domain = Domain::new("mesh.test");
+    let segments = [1232; 2].map(MemorySegment::new);
+    let start = |number: u16, neighbour: u16, is_first_cut: bool| {
+        let ends = [number, number + 10].map(end);
+        let [first, second] = [0, 1].map(|at: usize| segments[at].link(ends[at]));
+        let ((first, fault), (second, _)) =
+            (LinkFaultInjector::new(first, 1), LinkFaultInjector::new(second, 1));
+        if is_first_cut {
+            fault.cut();
+        }
+        let port = MeshPort::new(TwoSegments([first, second])).neighbour(end(neighbour));
+        let number = u64::from(number);
+        (Mesh::start(options_of(&domain.identity(number), number).port(port)).unwrap(), fault)
+    };
+    let (two, _) = start(2, 11, false);
+    let (one, fault) = start(1, 2, true);
+    // The link that both share, number 0, is that of the path that node 2 dials.
+    soon(one.until(|mesh| up_links(mesh) == [(end(12), true)])).await;
+    fault.mend();
+    soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+    drop(one);
+    let (one, _) = start(1, 2, false);
+    let begin = tokio::time::Instant::now();
+    soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // The link of the old process on the first path ends.
+    soon(two.until(|mesh| mesh.links().len() == 2)).await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    for (mesh, addresses) in [(&one, [end(2), end(12)]), (&two, [end(1), end(11)])] {
+        let mut links: Vec<_> = mesh.links().iter().map(|link| (link.address, link.state)).collect();
+        links.sort_by_key(|(address, _)| *address);
+        assert_eq!(links, addresses.map(|address| (address, LivenessState::Up)));
+    }
+}
+
 /// A node that is reached over the mesh by members and directly by others, on one transport.
 #[tokio::test]
 async fn a_transport_uses_the_mesh_and_a_socket_beside_it() {

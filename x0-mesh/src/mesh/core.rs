@@ -441,6 +441,10 @@ impl Core {
         if number.is_none() {
             self.dialled.insert(id, address);
             self.changes.links = true;
+        } else if !self.leads_to(id, address) && self.dialled.remove(&id).is_some() {
+            // The peer leads the link to another address. That which this node has dialled needs a link of
+            // its own.
+            self.changes.links = true;
         }
         self.clock_check = now;
         self.flush(now);

@@ -249,7 +249,13 @@ async fn needed(
         let now = Instant::now();
         match state {
             _ if wants_renewal || now >= renew_at => return true,
-            None => return true,
+            None => {
+                // Not at once: ends that lead one link to different addresses at the same time would do so
+                // again and again.
+                sleep(jitter.spread(*pause)).await;
+                *pause = (*pause * 2).min(timing.backoff_max);
+                return true;
+            }
             Some(LivenessState::Down) => {
                 if now >= down_until {
                     *pause = (*pause * 2).min(timing.backoff_max);
