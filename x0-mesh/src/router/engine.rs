@@ -269,7 +269,8 @@ impl Router {
         }
         let now = self.now;
         if self.damping.len() >= DAMPING_KEPT.max(2 * self.links.len()) {
-            self.damping.retain(|_, state| !state.is_over(now));
+            // The end of a damping is handled by `timeout`, which rates the link again.
+            self.damping.retain(|_, state| state.is_damped || !state.is_over(now));
         }
         self.damping.entry(link).or_default().fail(now);
     }
@@ -475,5 +476,40 @@ mod tests {
             router.handle(now, Input::LinkDown { link }).unwrap();
         }
         assert!(router.damping.len() <= DAMPING_KEPT, "{}", router.damping.len());
+    }
+
+    /// Another link fails at the moment at which the damping of a link ends, before the timeout is handled.
+    #[test]
+    fn the_end_of_a_damping_is_not_forgotten() {
+        let [one, other] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let mut router = Router::new(one, RouterOptions::new(1));
+        let cost = LinkCost::new(256);
+        let up = |link| Input::LinkUp { link, peer: other, cost };
+        let damped = LinkId(1000);
+        let mut now = Duration::from_secs(100);
+        for _ in 0..3 {
+            router.handle(now, up(damped)).unwrap();
+            router.handle(now, Input::LinkDown { link: damped }).unwrap();
+            now += Duration::from_millis(500);
+        }
+        router.handle(now, up(damped)).unwrap();
+        let metric = |router: &Router| router.neighbour(router.links[&damped]).unwrap().best.1.metric;
+        assert_eq!(metric(&router), 8 * 256);
+        let failed = |router: &mut Router, now, number| {
+            router.handle(now, up(LinkId(number))).unwrap();
+            router.handle(now, Input::LinkDown { link: LinkId(number) }).unwrap();
+        };
+        for number in 0..u32::try_from(DAMPING_KEPT).unwrap() {
+            failed(&mut router, now, number);
+        }
+        while let Some(at) = router.damping[&damped].timeout() {
+            now = at;
+            failed(&mut router, now, 2000);
+            router.handle(now, Input::Timeout).unwrap();
+            if !router.damping.contains_key(&damped) {
+                break;
+            }
+        }
+        assert_eq!(metric(&router), 256);
     }
 }
