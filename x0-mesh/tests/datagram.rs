@@ -787,6 +787,31 @@ fn a_link_that_leads_where_another_one_works_ends() {
     }
 }
 
+/// A path that has been left for another one delivers a frame late.
+#[test]
+fn a_late_frame_does_not_lead_a_link_back() {
+    let mut net = Net::new(2);
+    net.join_as(0, address);
+    net.run(SECOND);
+    net.watched = Some((2, 1, 0));
+    while net.caught.is_none() {
+        net.run(MS);
+    }
+    net.cut(1, 2, true);
+    net.run(2 * SECOND);
+    let down = (address(2), LivenessState::Down, false);
+    assert_eq!(net.links(), [down]);
+    net.join_as(0, other_address);
+    net.run(SECOND);
+    let up = (other_address(2), LivenessState::Up, true);
+    assert_eq!(net.links(), [up]);
+    let (mut frame, refused) = (net.caught.take().unwrap(), net.nodes[0].stats().refused);
+    let input = Input::Frame { port: PORT, from: address(2), frame: &mut frame };
+    net.nodes[0].handle(net.now, input).unwrap();
+    assert_eq!(net.links(), [up]);
+    assert_eq!(net.nodes[0].stats().refused, refused + 1);
+}
+
 /// The choice of the client: a link to the same address, one that is down, or a free number of its own.
 #[test]
 fn each_address_of_a_neighbour_has_a_number() {

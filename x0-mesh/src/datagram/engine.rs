@@ -343,7 +343,12 @@ impl Datagrams {
             id
         };
         let Some(link) = self.links.get_mut(id) else { return Err(HandleError::UnknownLink { link: id }) };
-        let dropped = link.add_keys(keys);
+        // The path that the link leaves may deliver frames late, and each that is the newest under its keys
+        // would lead the link back.
+        let is_led_elsewhere =
+            link.address != address && link.down_since.is_some_and(|since| since + DOWN_REUSABLE <= self.now);
+        let mut dropped = if is_led_elsewhere { link.take_keys() } else { Vec::new() };
+        dropped.extend(link.add_keys(keys));
         link.address = address;
         let indices: Vec<u32> = link.indices().collect();
         if link.detection.liveness().state() == LivenessState::Down {
@@ -353,7 +358,7 @@ impl Datagrams {
         let Some(link) = self.links.get_mut(id) else { return Err(HandleError::UnknownLink { link: id }) };
         link.detection.handle(self.now, LivenessInput::Timeout);
         self.touched.push(id);
-        if let Some(dropped) = dropped {
+        for dropped in dropped {
             self.forget_index(dropped, id);
         }
         for index in indices {

@@ -129,6 +129,11 @@ impl Link {
         dropped
     }
 
+    /// Drops all keys, and returns their indices. The caller adds others.
+    pub(super) fn take_keys(&mut self) -> Vec<u32> {
+        self.keys.drain(..).map(|set| set.protection.index()).collect()
+    }
+
     pub(super) fn key_sets(&mut self) -> &mut [KeySet] {
         &mut self.keys
     }
