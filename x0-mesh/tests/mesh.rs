@@ -23,6 +23,7 @@ use x0_mesh::link::{
 use x0_mesh::liveness::{LivenessReason, LivenessState};
 use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, StartError, address};
 use x0_mesh::quic::{QuicOptions, QuicTransport, udp_socket};
+use x0_mesh::router::Report;
 use x0_mesh::{DownReason, Lane, PeerEvent, PeerEventKind, Transmit, Transport, TransportExt};
 
 /// A line or ring of nodes, each link a memory segment of its own with a fault injector at one end.
@@ -541,10 +542,10 @@ async fn a_neighbour_with_two_addresses_is_reached_over_either() {
     assert!(ends(&mut sender).await.is_empty());
 }
 
-/// One link over two segments: addresses above 10 are on the second one.
-struct TwoSegments<L>([L; 2]);
+/// One link over several segments: each has ten addresses, the first one those below 10.
+struct Segments<L>(Vec<L>);
 
-impl<L: Link> Link for TwoSegments<L> {
+impl<L: Link> Link for Segments<L> {
     fn local(&self) -> SocketAddr {
         self.0[0].local()
     }
@@ -559,7 +560,7 @@ impl<L: Link> Link for TwoSegments<L> {
         to: SocketAddr,
         frame: &[u8],
     ) -> Poll<Result<(), LinkSendError>> {
-        self.0[usize::from(to.port() > 10)].poll_send(cx, to, frame)
+        self.0[usize::from(to.port() / 10)].poll_send(cx, to, frame)
     }
 
     fn poll_recv(
@@ -567,8 +568,8 @@ impl<L: Link> Link for TwoSegments<L> {
         cx: &mut Context<'_>,
         frame: &mut Vec<u8>,
     ) -> Poll<Result<SocketAddr, LinkRecvError>> {
-        let received = self.0[0].poll_recv(cx, frame);
-        if received.is_ready() { received } else { self.0[1].poll_recv(cx, frame) }
+        let received = self.0.iter_mut().map(|link| link.poll_recv(cx, frame)).find(Poll::is_ready);
+        received.unwrap_or(Poll::Pending)
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
@@ -587,7 +588,7 @@ async fn a_link_that_is_down_is_used_for_another_address() {
             let address = end(number + 10 * u16::try_from(at).unwrap());
             LinkFaultInjector::new(segments[at].link(address), 1)
         });
-        (TwoSegments([first.0, second.0]), [first.1, second.1])
+        (Segments(vec![first.0, second.0]), [first.1, second.1])
     };
     let ((near, faults), (far, _)) = (link(1), link(2));
     faults[1].cut();
@@ -618,6 +619,46 @@ async fn a_link_that_is_down_is_used_for_another_address() {
     }
 }
 
+/// A neighbour is dialled at one address more than a node has numbers for links to it. That address is found
+/// out once, and used as soon as another one is down for a second. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn an_address_without_a_number_waits_for_one() {
+    let domain = Domain::new("mesh.test");
+    let segments = [1232; 5].map(MemorySegment::new);
+    let link = |number: u16| {
+        let links = (number..).step_by(10).zip(&segments);
+        links.map(|(number, segment)| LinkFaultInjector::new(segment.link(end(number)), 1))
+    };
+    let (near, faults): (Vec<_>, Vec<_>) = link(1).unzip();
+    let near = Watched::new(Segments(near));
+    let packets = Arc::clone(&near.packets);
+    let addresses: Vec<SocketAddr> = (2..).step_by(10).take(5).map(end).collect();
+    let port = addresses.iter().fold(MeshPort::new(near), |port, address| port.neighbour(*address));
+    let one = Mesh::start(options_of(&domain.identity(1), 1).port(port)).unwrap();
+    let far = Segments(link(2).map(|(link, _)| link).collect());
+    let _two = Mesh::start(options_of(&domain.identity(2), 2).port(MeshPort::new(far))).unwrap();
+    soon(one.until(|mesh| up_links(mesh).len() == 4)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let unused = |mesh: &Mesh| {
+        let used = up_links(mesh);
+        let unused = addresses.iter().filter(|address| used.iter().all(|(used, _)| used != *address));
+        unused.copied().collect::<Vec<_>>()
+    };
+    let [left] = unused(&one)[..] else { panic!("{:?}", one.links()) };
+    let [finding] = one.findings()[..] else { panic!("{:?}", one.findings()) };
+    assert_eq!(
+        (finding.report, finding.count),
+        (Report::AddressUnused { neighbour: node(2), address: left }, 1)
+    );
+    let before = packets.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(packets.load(Ordering::Relaxed), before);
+    // The dials of the address that is cut are in vain.
+    let at = (0..5).find(|at| addresses[*at] != left).unwrap();
+    faults[at].cut();
+    soon(one.until(|mesh| up_links(mesh).len() == 4 && unused(mesh) == [addresses[at]])).await;
+}
+
 /// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial leads
 /// a link of the other node to its path: the other path gets another link. In virtual time.
 #[tokio::test(start_paused = true)]
@@ -632,7 +673,7 @@ async fn both_paths_are_used_after_a_restart_of_one_end() {
         if is_first_cut {
             fault.cut();
         }
-        let port = MeshPort::new(TwoSegments([first, second])).neighbour(end(neighbour));
+        let port = MeshPort::new(Segments(vec![first, second])).neighbour(end(neighbour));
         let number = u64::from(number);
         (Mesh::start(options_of(&domain.identity(number), number).port(port)).unwrap(), fault)
     };

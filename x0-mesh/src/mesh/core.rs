@@ -18,7 +18,7 @@ use crate::datagram::{
 };
 use crate::link::{LinkEvent, ReceivedFrames};
 use crate::liveness::LivenessState;
-use crate::router::LinkId;
+use crate::router::{LinkId, Report};
 use crate::trace;
 use crate::traversal::TraversalStats;
 
@@ -51,6 +51,14 @@ pub(super) struct Changes {
     pub(super) routes: bool,
     /// Messages of the mesh itself, or nodes that are sent to over a relay.
     pub(super) messages: bool,
+}
+
+/// The keys of a connection are not used. Nothing changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum KeyedError {
+    /// This node has dialled, and links to other addresses of the peer have all numbers.
+    NoNumber,
+    Refused(HandleError),
 }
 
 /// The state of the driver. Its methods never wait.
@@ -423,7 +431,7 @@ impl Core {
     /// this node has dialled, and chooses one.
     ///
     /// # Errors
-    /// [`HandleError`]; nothing changed.
+    /// [`KeyedError`]; nothing changed.
     pub(super) fn keyed(
         &mut self,
         now: Duration,
@@ -431,11 +439,15 @@ impl Core {
         number: Option<u8>,
         keys: FrameKeys,
         expiry: SystemTime,
-    ) -> Result<(LinkId, u8), HandleError> {
-        let numbers = Datagrams::LINK_NUMBERS;
-        let chosen = number.or_else(|| self.engine.link_number(port, peer, address)).unwrap_or(numbers);
-        self.engine.handle(now, Input::Keyed { port, peer, number: chosen, address, keys })?;
-        let id = self.engine.link(port, peer, chosen).ok_or(HandleError::UnknownPort { port })?;
+    ) -> Result<(LinkId, u8), KeyedError> {
+        let Some(chosen) = number.or_else(|| self.engine.link_number(port, peer, address)) else {
+            self.findings.add(now, Report::AddressUnused { neighbour: peer, address });
+            return Err(KeyedError::NoNumber);
+        };
+        let input = Input::Keyed { port, peer, number: chosen, address, keys };
+        self.engine.handle(now, input).map_err(KeyedError::Refused)?;
+        let unknown = KeyedError::Refused(HandleError::UnknownPort { port });
+        let id = self.engine.link(port, peer, chosen).ok_or(unknown)?;
         self.renewals.remove(&id);
         self.expiries.insert(id, expiry);
         if number.is_none() {

@@ -38,6 +38,7 @@ fn subject(report: &Report) -> (u8, Option<NodeId>, Option<NodeId>) {
         Report::ForgedSeqno { neighbour, .. } => (0, Some(*neighbour), None),
         Report::NoAnswer { destination, next, .. } => (1, Some(*destination), Some(*next)),
         Report::TableFull { .. } => (2, None, None),
+        Report::AddressUnused { neighbour, .. } => (3, Some(*neighbour), None),
     }
 }
 

@@ -9,7 +9,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use x0_identity::NodeId;
 
+use super::core::KeyedError;
 use super::node::Shared;
 use crate::datagram::{FrameKeys, PortId};
 use crate::liveness::LivenessState;
@@ -24,8 +26,9 @@ const LINGERING_MAX: usize = 1024;
 const REDIAL: Duration = Duration::from_millis(150);
 /// The close code of a neighbour that cannot be used.
 const REFUSED: VarInt = VarInt::from_u32(1);
-/// Its text.
-const REFUSED_TEXT: &[u8] = b"the SVID does not name another node, or there are too many links";
+/// The text of that close code.
+const REFUSED_TEXT: &[u8] =
+    b"the SVID does not name another node, there are too many links, or the link has no valid number";
 
 /// The settings of all ports.
 #[derive(Debug, Clone)]
@@ -49,16 +52,22 @@ struct Keyed {
     renew_in: Duration,
 }
 
-/// Takes the keys of a connection whose TLS handshake is complete on this side. The server hands in the
-/// number of the link, which the client has chosen.
-fn take_keys(
-    shared: &Weak<Shared>,
-    port: PortId,
-    connection: &Connection,
-    number: Option<u8>,
-    keys_lifetime: Duration,
-) -> Option<Keyed> {
-    let shared = shared.upgrade()?;
+/// Why a connection gives no keys.
+enum Failure {
+    /// The neighbour cannot be used, or was not reached.
+    Unusable,
+    /// The neighbour can be used, and links to its other addresses have all numbers.
+    NoNumber {
+        peer: NodeId,
+        /// As the connection writes it.
+        address: SocketAddr,
+        /// After which time another node may have the address.
+        retry_in: Duration,
+    },
+}
+
+/// The node at the other end of a connection, and when its SVID expires.
+fn neighbour(shared: &Shared, connection: &Connection) -> Option<(NodeId, SystemTime)> {
     let chain =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())?;
     // TLS has verified that the SVID is trusted; guests and nodes of federated domains are no neighbours.
@@ -68,15 +77,34 @@ fn take_keys(
     };
     // A certificate is valid to the end of its last second (RFC 5280 §4.1.2.5).
     let expiry = x0_identity::peer_not_after(&chain).ok()? + Duration::from_secs(1);
+    Some((peer, expiry))
+}
+
+/// Takes the keys of a connection whose TLS handshake is complete on this side. The server hands in the
+/// number of the link, which the client has chosen.
+fn take_keys(
+    shared: &Weak<Shared>,
+    port: PortId,
+    connection: &Connection,
+    number: Option<u8>,
+    keys_lifetime: Duration,
+) -> Result<Keyed, Failure> {
+    let shared = shared.upgrade().ok_or(Failure::Unusable)?;
+    let (peer, expiry) = neighbour(&shared, connection).ok_or(Failure::Unusable)?;
     let mut material = [0; FrameKeys::MATERIAL_LEN];
-    connection.export_keying_material(&mut material, FrameKeys::LABEL, b"").ok()?;
+    let exported = connection.export_keying_material(&mut material, FrameKeys::LABEL, b"");
+    exported.map_err(|_| Failure::Unusable)?;
     let keys = FrameKeys::new(&material, number.is_none());
     let address = connection.remote_address();
     let now = shared.now();
-    let (link, number) = shared.lock().keyed(now, (port, peer, address), number, keys, expiry).ok()?;
+    let keyed = shared.lock().keyed(now, (port, peer, address), number, keys, expiry);
     let valid = expiry.duration_since(SystemTime::now()).unwrap_or_default();
     let renew_in = (valid / 2).clamp(Duration::from_millis(100), keys_lifetime);
-    Some(Keyed { link, number, address, renew_in })
+    match keyed {
+        Ok((link, number)) => Ok(Keyed { link, number, address, renew_in }),
+        Err(KeyedError::NoNumber) => Err(Failure::NoNumber { peer, address, retry_in: renew_in }),
+        Err(KeyedError::Refused(_)) => Err(Failure::Unusable),
+    }
 }
 
 /// Sends the number of the link to the server.
@@ -145,7 +173,7 @@ async fn accept(
         Some((connection, number))
     };
     let (connection, number) = timeout(timing.dial_timeout, handshake).await.ok()??;
-    if take_keys(&shared, port, &connection, Some(number), timing.keys_lifetime).is_none() {
+    if take_keys(&shared, port, &connection, Some(number), timing.keys_lifetime).is_err() {
         connection.close(REFUSED, REFUSED_TEXT);
         return None;
     }
@@ -168,17 +196,32 @@ impl Dialler {
     }
 
     /// Dials once: keys, and the connection that they are from.
-    async fn attempt(&self, address: SocketAddr) -> Option<(Keyed, Connection)> {
+    async fn attempt(&self, address: SocketAddr) -> Result<(Keyed, Connection), Failure> {
+        let connection = self.connect(address).await.ok_or(Failure::Unusable)?;
+        let keyed = take_keys(&self.shared, self.port, &connection, None, self.timing.keys_lifetime)
+            .inspect_err(|_| connection.close(REFUSED, REFUSED_TEXT))?;
+        send_number(&connection, keyed.number).await.ok_or(Failure::Unusable)?;
+        Ok((keyed, connection))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Option<Connection> {
         // The identity is the SVID's, so the server name (RFC 6066 §3) is neither sent nor verified.
         let connecting = self.endpoint.connect_with(self.client.clone(), address, "x0-mesh").ok()?;
-        let connection = timeout(self.timing.dial_timeout, connecting).await.ok()?.ok()?;
-        let keyed = take_keys(&self.shared, self.port, &connection, None, self.timing.keys_lifetime);
-        let Some(keyed) = keyed else {
-            connection.close(REFUSED, REFUSED_TEXT);
-            return None;
-        };
-        send_number(&connection, keyed.number).await?;
-        Some((keyed, connection))
+        timeout(self.timing.dial_timeout, connecting).await.ok()?.ok()
+    }
+
+    /// Waits until a link to an address of a neighbour would have a number, at most for `retry_in`.
+    async fn numbered(&self, peer: NodeId, address: SocketAddr, retry_in: Duration, jitter: &mut Jitter) {
+        let until = Instant::now() + retry_in;
+        while Instant::now() < until {
+            // A number becomes free by time, without an event.
+            sleep(jitter.spread(self.timing.backoff_max).min(retry_in)).await;
+            let Some(shared) = self.shared.upgrade() else { return };
+            let number = shared.lock().engine.link_number(self.port, peer, address);
+            if number.is_some() {
+                return;
+            }
+        }
     }
 
     /// Dials a neighbour whenever its link needs keys, until the task is aborted.
@@ -188,13 +231,18 @@ impl Dialler {
         let mut lingering = JoinSet::new();
         loop {
             while lingering.try_join_next().is_some() {}
-            let Some((keyed, connection)) = self.attempt(address).await else {
-                if self.shared.strong_count() == 0 {
-                    return;
+            let (keyed, connection) = match self.attempt(address).await {
+                Ok(attempt) => attempt,
+                Err(_) if self.shared.strong_count() == 0 => return,
+                Err(Failure::NoNumber { peer, address, retry_in }) => {
+                    self.numbered(peer, address, retry_in, &mut jitter).await;
+                    continue;
                 }
-                sleep(jitter.spread(pause)).await;
-                pause = (pause * 2).min(self.timing.backoff_max);
-                continue;
+                Err(Failure::Unusable) => {
+                    sleep(jitter.spread(pause)).await;
+                    pause = (pause * 2).min(self.timing.backoff_max);
+                    continue;
+                }
             };
             lingering.spawn(linger(connection));
             if !needed(&self.shared, keyed, &mut jitter, &mut pause, &self.timing).await {
@@ -210,7 +258,7 @@ impl Dialler {
         let mut pause = self.timing.backoff_min;
         let mut reached = Some(reached);
         let mut lingering = JoinSet::new();
-        while let Some((keyed, connection)) = self.attempt(address).await {
+        while let Ok((keyed, connection)) = self.attempt(address).await {
             while lingering.try_join_next().is_some() {}
             if let Some(reached) = reached.take() {
                 reached.await;

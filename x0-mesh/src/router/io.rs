@@ -1,6 +1,7 @@
 //! Inputs, outputs and snapshots of a router.
 
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use x0_identity::NodeId;
@@ -107,6 +108,17 @@ pub enum Report {
         next: NodeId,
         /// The time since the first of the datagrams.
         silence: Duration,
+    },
+    /// A neighbour answers at more addresses on one port than this node has numbers for links to it: the
+    /// address is not used. Detected by [`mesh`](crate::mesh), at each dial.
+    #[error(
+        "{address} of {neighbour} is not used: links to its other addresses on the port have all numbers; configure fewer addresses of it"
+    )]
+    AddressUnused {
+        /// The neighbour.
+        neighbour: NodeId,
+        /// The address.
+        address: SocketAddr,
     },
     /// A destination was ignored because the table is full. Reported once for each neighbour and session.
     #[error(

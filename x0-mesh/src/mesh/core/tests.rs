@@ -541,7 +541,7 @@ fn a_replaced_link_has_no_expiry_and_no_renewal() {
         let expiry = SystemTime::now() + Duration::from_secs(3600);
         pair.core.keyed(pair.now, (PORT, node(3), at(3)), None, keys, expiry)
     };
-    assert!(matches!(keyed(&mut pair), Err(HandleError::Full { .. })));
+    assert!(matches!(keyed(&mut pair), Err(KeyedError::Refused(HandleError::Full { .. }))));
     let old = pair.core.engine.link(PORT, node(2), 0).unwrap();
     pair.core.renewals.insert(old);
     for _ in 0..120 {
