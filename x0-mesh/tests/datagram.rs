@@ -726,7 +726,6 @@ fn frames_are_neither_replayed_nor_forged() {
     assert!(replayed >= 2 * frames.len() as u64 && refused >= frames.len() as u64);
 }
 
-/// A neighbour is where its newest frame comes from: a change of its address costs nothing.
 /// A second address of a neighbour on the same port is a link of its own: traffic takes the better one, and
 /// the other one as soon as it fails.
 #[test]
@@ -843,6 +842,7 @@ fn each_address_of_a_neighbour_has_a_number() {
     assert!(refused.to_string().contains("link 7"), "{refused}");
 }
 
+/// A neighbour is where its newest frame comes from: a change of its address costs nothing.
 #[test]
 fn a_neighbour_may_move() {
     let mut net = Net::line(2);

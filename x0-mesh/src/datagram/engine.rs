@@ -31,7 +31,7 @@ const DOWN_RECENTLY: Duration = Duration::from_secs(60);
 /// Probes to all links that are down for longer, in a second.
 const DOWN_PROBES_PER_SECOND: u32 = 160;
 /// A link that is down for so long may lead to another address of the neighbour. A link that has its first
-/// keys comes up sooner.
+/// keys comes up sooner, unless its path has round trips of about as long.
 const DOWN_REUSABLE: Duration = Duration::from_secs(1);
 /// A link that is down for so long may be ended in favour of a new neighbour.
 const DOWN_REPLACEABLE: Duration = Duration::from_secs(10);

@@ -359,7 +359,7 @@ impl Mesh {
     /// ```
     pub fn limit_prices<T: Transport>(&mut self, transport: T, limits: PriceLimits) -> PriceLimiter<T> {
         let limiter = PriceLimiter::new(transport, limits.clone(), &self.shared);
-        let task = wake_always(Arc::downgrade(&self.shared), limiter.look(), limits);
+        let task = wake_always(Arc::downgrade(&self.shared), limiter.sender_waker(), limits);
         self.tasks.push(self.runtime.spawn(task).abort_handle());
         limiter
     }

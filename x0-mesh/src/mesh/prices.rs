@@ -59,9 +59,12 @@ impl PriceLimits {
 /// peer without any event so far waits too, even if the transport does not know the peer.
 ///
 /// Messages that the transport has taken before the price rose, or before there was a route, still leave. The
-/// limits apply to what this node sends; the peer has limits of its own.
+/// limits apply to what this node sends; the peer has limits of its own. The price is that of the path over
+/// the mesh also for a peer whose connection goes beside it ([`Mesh::socket_beside`]): give no node of the
+/// mesh another address there.
 ///
 /// [`Mesh::limit_prices`]: super::Mesh::limit_prices
+/// [`Mesh::socket_beside`]: super::Mesh::socket_beside
 #[derive(Debug)]
 pub struct PriceLimiter<T> {
     inner: T,
@@ -153,12 +156,12 @@ impl Drop for Waiting {
 
 /// The part of the task that wakes senders. When the task ends, also before its first poll, all senders are
 /// woken, because nothing else wakes them after that.
-pub(super) struct Look {
+pub(super) struct SenderWaker {
     waiting: Weak<Waiting>,
     changed: Arc<Notify>,
 }
 
-impl Drop for Look {
+impl Drop for SenderWaker {
     fn drop(&mut self) {
         if let Some(waiting) = self.waiting.upgrade() {
             waiting.lock().is_over = true;
@@ -172,7 +175,7 @@ fn price(shared: &Shared, to: NodeId) -> Option<u16> {
 }
 
 impl<T> PriceLimiter<T> {
-    /// A limiter; [`wake_always`] wakes what waits.
+    /// A limiter; [`wake_always`] wakes the senders that wait.
     pub(super) fn new(inner: T, limits: PriceLimits, shared: &Arc<Shared>) -> PriceLimiter<T> {
         let waiting: Arc<Waiting> = Arc::default();
         PriceLimiter {
@@ -187,8 +190,8 @@ impl<T> PriceLimiter<T> {
         }
     }
 
-    pub(super) fn look(&self) -> Look {
-        Look { waiting: Arc::downgrade(&self.waiting), changed: Arc::clone(&self.waiting.changed) }
+    pub(super) fn sender_waker(&self) -> SenderWaker {
+        SenderWaker { waiting: Arc::downgrade(&self.waiting), changed: Arc::clone(&self.waiting.changed) }
     }
 
     /// The transport beneath.
@@ -267,9 +270,11 @@ impl<T: Transport> PriceLimiter<T> {
 }
 
 /// Wakes messages whose path has become cheap enough, until the limiter or the mesh is dropped.
-pub(super) async fn wake_always(shared: Weak<Shared>, look: Look, limits: PriceLimits) {
+pub(super) async fn wake_always(shared: Weak<Shared>, sender_waker: SenderWaker, limits: PriceLimits) {
     loop {
-        let (Some(strong), Some(waiting)) = (shared.upgrade(), look.waiting.upgrade()) else { return };
+        let (Some(strong), Some(waiting)) = (shared.upgrade(), sender_waker.waiting.upgrade()) else {
+            return;
+        };
         let changed = Arc::clone(&strong.changed);
         // Before the look at the prices: a change in between is not missed.
         let mut changed = pin!(changed.notified());
@@ -278,7 +283,7 @@ pub(super) async fn wake_always(shared: Weak<Shared>, look: Look, limits: PriceL
         let is_idle = waiting.lock().senders.is_empty();
         drop((strong, waiting));
         if is_idle {
-            look.changed.notified().await;
+            sender_waker.changed.notified().await;
         } else {
             race(changed, sleep(LOOK_INTERVAL)).await;
         }
