@@ -669,15 +669,21 @@ async fn an_address_without_a_number_waits_for_one() {
     soon(one.until(|mesh| up_links(mesh).len() == 4 && unused(mesh) == [addresses[at]])).await;
 }
 
-/// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial leads
-/// a link of the other node to its path: the other path gets another link. In virtual time.
-#[tokio::test(start_paused = true)]
-async fn both_paths_are_used_after_a_restart_of_one_end() {
-    let domain = Domain::new("mesh.test");
-    let segments = [1232; 2].map(MemorySegment::new);
-    let start = |number: u16, neighbour: u16, is_first_cut: bool| {
+/// Two paths between two nodes.
+struct TwoPaths {
+    domain: Domain,
+    segments: [MemorySegment; 2],
+}
+
+impl TwoPaths {
+    fn new() -> TwoPaths {
+        TwoPaths { domain: Domain::new("mesh.test"), segments: [1232; 2].map(MemorySegment::new) }
+    }
+
+    /// A node that dials one address of the other, and what cuts the first path.
+    fn start(&self, number: u16, neighbour: u16, is_first_cut: bool) -> (Mesh, LinkFaultHandle) {
         let ends = [number, number + 10].map(end);
-        let [first, second] = [0, 1].map(|at: usize| segments[at].link(ends[at]));
+        let [first, second] = [0, 1].map(|at: usize| self.segments[at].link(ends[at]));
         let ((first, fault), (second, _)) =
             (LinkFaultInjector::new(first, 1), LinkFaultInjector::new(second, 1));
         if is_first_cut {
@@ -685,16 +691,43 @@ async fn both_paths_are_used_after_a_restart_of_one_end() {
         }
         let port = MeshPort::new(Segments(vec![first, second])).neighbour(end(neighbour));
         let number = u64::from(number);
-        (Mesh::start(options_of(&domain.identity(number), number).port(port)).unwrap(), fault)
-    };
-    let (two, _) = start(2, 11, false);
-    let (one, fault) = start(1, 2, true);
+        (Mesh::start(options_of(&self.domain.identity(number), number).port(port)).unwrap(), fault)
+    }
+}
+
+/// Two nodes dial each other at the same moment, each at one address, over paths of their own: both choose
+/// number 0 for their links. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn both_paths_are_used_when_both_ends_dial_at_once() {
+    let paths = TwoPaths::new();
+    let ((one, _), (two, _)) = (paths.start(1, 2, false), paths.start(2, 11, false));
+    let begin = tokio::time::Instant::now();
+    for mesh in [&one, &two] {
+        let is_up = |address| {
+            move |mesh: &Mesh| {
+                mesh.links().iter().any(|link| link.address == address && link.state == LivenessState::Up)
+            }
+        };
+        let number = if mesh.local() == node(1) { 2 } else { 1 };
+        soon(mesh.until(is_up(end(number)))).await;
+        soon(mesh.until(is_up(end(number + 10)))).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+/// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial leads
+/// a link of the other node to its path: the other path gets another link. In virtual time.
+#[tokio::test(start_paused = true)]
+async fn both_paths_are_used_after_a_restart_of_one_end() {
+    let paths = TwoPaths::new();
+    let (two, _) = paths.start(2, 11, false);
+    let (one, fault) = paths.start(1, 2, true);
     // The link that both share, number 0, is that of the path that node 2 dials.
     soon(one.until(|mesh| up_links(mesh) == [(end(12), true)])).await;
     fault.mend();
     soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
     drop(one);
-    let (one, _) = start(1, 2, false);
+    let (one, _) = paths.start(1, 2, false);
     let begin = tokio::time::Instant::now();
     soon(one.until(|mesh| up_links(mesh).len() == 2)).await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
