@@ -106,9 +106,10 @@ pub enum PeersError<P: Debug + Display> {
 /// this as [`JoinError::Impostor`]; the caller need not do anything. Writes whose event numbers were used
 /// twice keep one content on all replicas, all others survive.
 ///
-/// Renewals are spaced by [`Renewals`], from [`retry_max`](SessionOptions::retry_max) up to a lease. Meanwhile
-/// nothing is joined of the peers that hold the events, and a write here whose number one of the events has
-/// may be lost. A member that forges events of this replica, towards it or towards others, causes both.
+/// Renewals are spaced by [`Renewals`], from [`retry_max`](SessionOptions::retry_max) up to a lease.
+/// Meanwhile nothing is joined of the peers that hold the events, and a write here whose number one of the
+/// events has may be lost. A member that forges events of this replica, towards it or towards others, causes
+/// both.
 ///
 /// # Drain contract
 /// 1. Call [`handle`](Self::handle) for each datagram and each timeout, and [`change`](Self::change) to

@@ -95,8 +95,8 @@ pub trait SvidSource: Send {
     /// The change since the last call, by the system's clock `now`.
     fn poll(&mut self, now: SystemTime, waker: &Waker) -> SvidPoll;
 
-    /// The provider of cryptography for the identity that follows the source; `None` for that of ring. A source
-    /// that was given one for its own exchanges returns it, so that both are of one provider.
+    /// The provider of cryptography for the identity that follows the source; `None` for that of ring. A
+    /// source that was given one for its own exchanges returns it, so that both are of one provider.
     fn provider(&self) -> Option<Arc<CryptoProvider>> {
         None
     }

@@ -726,7 +726,8 @@ fn a_key_is_stored_before_a_token_is_bound_to_it() {
     assert_eq!(seen, ["dial", "store", "dial", "dial", "store", "dial", "dial", "dial"]);
 }
 
-/// A full disk is no fault of the issuer or of the clock: it has its own reason, and the next attempt follows.
+/// A full disk is no fault of the issuer or of the clock: it has its own reason, and the next attempt
+/// follows.
 #[test]
 fn an_svid_that_is_not_stored_is_requested_again() {
     let wall = Duration::from_secs(2_000_000_000);

@@ -13,8 +13,8 @@
 //! # Guards
 //! - No supervisor, no restart: the process would stay dead.
 //! - Memory that the process frees within [`FLOOR_WINDOW`] is no leak: the least share within that time must
-//!   rise. So a leak that uses all memory up in less time is left to the kernel and the supervisor, and memory
-//!   that is freed more rarely counts as a leak while it rises.
+//!   rise. So a leak that uses all memory up in less time is left to the kernel and the supervisor, and
+//!   memory that is freed more rarely counts as a leak while it rises.
 //! - A process that begins beyond the threshold needs that much: its memory leads to no restart.
 //! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
 //!   has a wrong or expired identity, and a restart would end the connections that are left.

@@ -349,8 +349,8 @@ fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     file.write_all(bytes).with_context(cannot)?;
     file.as_file().sync_all().with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
-    // The new name is durable with its folder, and not before. Some file systems of a network synchronise files
-    // alone, and refuse it.
+    // The new name is durable with its folder, and not before. Some file systems of a network synchronise
+    // files alone, and refuse it.
     #[cfg(unix)]
     match std::fs::File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {

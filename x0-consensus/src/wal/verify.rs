@@ -12,8 +12,8 @@ use super::open::{lock, replay};
 use super::snapshot::FileSnapshotReader;
 use super::{Wal, path_of};
 
-/// The result of a verification without an error. The log is locked until it is dropped, so that nothing opens
-/// the folder while its other files are verified.
+/// The result of a verification without an error. The log is locked until it is dropped, so that nothing
+/// opens the folder while its other files are verified.
 #[non_exhaustive]
 pub struct WalReport {
     /// Segment files.

@@ -80,9 +80,9 @@ impl AdminRequest {
         }
     }
 
-    /// Checks that some group can carry it out: its addresses are within the limits, a plan has one level, and
-    /// no group has more voters than members. The wire has no form for another request, so that it is refused
-    /// where it begins.
+    /// Checks that some group can carry it out: its addresses are within the limits, a plan has one level,
+    /// and no group has more voters than members. The wire has no form for another request, so that it is
+    /// refused where it begins.
     pub(crate) fn check(&self) -> Result<(), AdminError> {
         if let AdminRequest::Add { addresses, .. } | AdminRequest::SetAddresses { addresses, .. } =
             self.plain()

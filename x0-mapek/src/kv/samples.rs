@@ -117,8 +117,8 @@ impl Samples {
 
     /// How long each of these voters has not been reached, without those that are reached as at the sample
     /// before; zero for one that is reached again. The time begins with the first sample without the voter,
-    /// or as long before it as the voter was silent already, [`ALREADY_MAX`] at most: that is how long a verdict
-    /// takes. Some members may have suspected the voter for hours meanwhile.
+    /// or as long before it as the voter was silent already, [`ALREADY_MAX`] at most: that is how long a
+    /// verdict takes. Some members may have suspected the voter for hours meanwhile.
     pub(super) fn silences(
         &mut self,
         now: Duration,

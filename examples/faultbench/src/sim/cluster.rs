@@ -96,8 +96,8 @@ impl Suspicion {
         Suspicion { detector, channel, members_at: Duration::ZERO }
     }
 
-    /// Takes its messages and its turn. Sets the members that do not answer: those that accuse each of them, and
-    /// for how long it has been silent.
+    /// Takes its messages and its turn. Sets the members that do not answer: those that accuse each of them,
+    /// and for how long it has been silent.
     fn work(&mut self, now: Duration, node: &Node, cx: &mut Context<'_>, observation: &mut Observation) {
         let mut payload = Vec::new();
         while let Some(channel) = &mut self.channel

@@ -76,8 +76,8 @@ pub(super) async fn ask(asker: &mut Asker, node: NodeId, limit: Duration) -> Res
     tokio::time::timeout(limit, asker.report(node)).await.ok().transpose()
 }
 
-/// The reports of nodes, in their order; `None` of one that does not answer in time, or whose answer cannot be
-/// read, which standard error says.
+/// The reports of nodes, in their order; `None` of one that does not answer in time, or whose answer cannot
+/// be read, which standard error says.
 pub(super) async fn ask_all(
     asker: &mut Asker,
     nodes: impl Iterator<Item = NodeId> + Clone,

@@ -259,8 +259,8 @@ impl Renewer {
                     continue;
                 }
                 IssuanceClientOutput::Dial { exchange, with_svid } => {
-                    // The engine gives a key out again that is not stored: evidence that needs no stored key is
-                    // not kept from the issuer.
+                    // The engine gives a key out again that is not stored: evidence that needs no stored key
+                    // is not kept from the issuer.
                     let stored = storing.key.take().map_or(Ok(()), |key| write_secret(&self.key(), &key));
                     storing.why = stored.err().map(|error| causes(&error));
                     if storing.why.is_some() {

@@ -1,4 +1,5 @@
-//! The cost of the healer of x0-node: puts on three nodes whose healer acts, beside three whose healer is off.
+//! The cost of the healer of x0-node: puts on three nodes whose healer acts, beside three whose healer is
+//! off.
 //!
 //! The two clusters take turns, one window each, and the one that begins changes from turn to turn.
 
