@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use x0_identity::{Authority, X509Svid};
+use x0_identity::{Authority, NodeId, X509Svid};
 
 use crate::arena::{Arena, LINK_PORT, Place, SECOND_LINK_PORT};
 
@@ -103,23 +103,23 @@ impl Layout {
         Ok(Authority::from_pem(&pem)?.issue(&spiffe_id, validity)?.to_pem())
     }
 
-    /// Writes the configuration of a client that knows one node only, and returns its path.
-    pub(crate) fn single_client(&self, place: Place) -> Result<PathBuf> {
+    /// Writes the configuration of a client that knows one node only, and returns its path. The node may be a
+    /// spare, which the configuration of the other clients does not name.
+    pub(crate) fn single_client(&self, arena: &Arena, place: Place) -> Result<PathBuf> {
         let all = self.client_config();
         let text = std::fs::read_to_string(&all).with_context(|| format!("cannot read {}", all.display()))?;
-        let single =
-            single_member(&text, place).with_context(|| format!("{} has no such member", all.display()))?;
+        let node = NodeId::new(place as u64 + 1).context("a place has a node")?;
+        let single = single_member(&text, node, &format!("{}:{PORT}", arena.address(place)));
         let path = self.root.join(format!("client/client-{}.toml", place + 1));
         std::fs::write(&path, single).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }
 
-/// A client's configuration with one of its members.
-fn single_member(text: &str, place: Place) -> Option<String> {
-    let mut parts = text.split("[[members]]");
-    let head = parts.next()?;
-    Some(format!("{head}[[members]]{}", parts.nth(place)?))
+/// A client's configuration with this member in the place of all others.
+fn single_member(text: &str, node: NodeId, address: &str) -> String {
+    let head = text.split("[[members]]").next().unwrap_or_default();
+    format!("{head}[[members]]\nnode = \"{node}\"\naddress = \"{address}\"\n")
 }
 
 /// A section of the configuration of a node.
@@ -153,8 +153,11 @@ mod tests {
     #[test]
     fn a_client_of_one_node_keeps_the_rest_of_the_configuration() {
         let text = "timeout_ms = 1\n\n[[members]]\nnode = \"1\"\n\n[[members]]\nnode = \"2\"\n";
-        let single = single_member(text, 1).unwrap();
-        assert_eq!(single, "timeout_ms = 1\n\n[[members]]\nnode = \"2\"\n");
-        assert_eq!(single_member(text, 2), None);
+        let spare = NodeId::new(4).unwrap();
+        let parsed: toml::Table = toml::from_str(&single_member(text, spare, "10.0.0.4:7401")).unwrap();
+        let members = parsed["members"].as_array().unwrap();
+        assert_eq!((parsed["timeout_ms"].as_integer(), members.len()), (Some(1), 1));
+        assert_eq!(members[0]["node"].as_str(), Some(&*spare.to_string()));
+        assert_eq!(members[0]["address"].as_str(), Some("10.0.0.4:7401"));
     }
 }

@@ -96,7 +96,7 @@ impl System {
             System::Static => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("keep").arg("--node").arg(node).arg("--config").arg(config);
-                command.arg("--client").arg(layout.single_client(machine.place)?);
+                command.arg("--client").arg(layout.single_client(arena, machine.place)?);
                 command
             }
             System::None => {
@@ -120,7 +120,7 @@ impl System {
                 &machine.folder,
                 &text(node)?,
                 &text(&config)?,
-                &text(&layout.single_client(machine.place)?)?,
+                &text(&layout.single_client(arena, machine.place)?)?,
             )?,
         })
     }
