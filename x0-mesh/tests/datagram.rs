@@ -425,6 +425,49 @@ fn a_batch_with_bad_frames_gives_the_good_ones() {
     assert_eq!((stats.refused - before.refused, stats.replayed - before.replayed), (1, 1));
 }
 
+/// The space of a batch that was handled holds a later one, and no frame is another one for it.
+#[test]
+fn batches_that_are_given_back_change_no_frame() {
+    let mut nets = [Net::line(3), Net::line(3)];
+    for net in &mut nets {
+        net.send(1, 3, &[0; 100]).unwrap();
+        net.run(SECOND);
+    }
+    let mut spaces = BTreeMap::new();
+    for round in 0_usize..200 {
+        // Single datagrams and long batches, each with a last datagram of another length.
+        let (count, len) = (round % 7 * (round % 11), 300 + 13 * (round % 60));
+        let payloads = vec![u8::try_from(round).unwrap(); count * len + round % len + 250];
+        let mut found = [Vec::new(), Vec::new()];
+        for ((is_given_back, net), found) in [false, true].into_iter().zip(&mut nets).zip(&mut found) {
+            net.nodes[0].send_many(net.now, node(3), Ecn::Ect0, &payloads, len).unwrap();
+            for at in [1, 2] {
+                for (to, mut batch) in batches(&mut net.nodes[at - 1]) {
+                    found.push((to, batch.item_len(), batch.bytes().to_vec()));
+                    hand_over(net, at, at + 1, &batch, false);
+                    if is_given_back {
+                        *spaces.entry(batch.bytes().as_ptr()).or_insert(0) += 1;
+                        // What the space holds does not matter.
+                        batch.items_mut().for_each(|frame| frame.fill(0xff));
+                        net.nodes[at - 1].reuse(batch);
+                    }
+                }
+            }
+            while let Some(output) = net.nodes[2].poll_output() {
+                if let Output::Datagrams { payloads, .. } = output {
+                    found.push((address(3), payloads.item_len(), payloads.bytes().to_vec()));
+                    if is_given_back {
+                        net.nodes[2].reuse(payloads);
+                    }
+                }
+            }
+        }
+        assert!(found[0] == found[1], "round {round}");
+        assert!(found[1].iter().map(|(.., bytes)| bytes.len()).sum::<usize>() >= payloads.len());
+    }
+    assert!(spaces.values().any(|uses| *uses > 50), "each batch has a space of its own: {spaces:?}");
+}
+
 /// What node 2 knows and has done: its next hop to the last node, bytes of datagrams that it has sent to each
 /// neighbour, and datagrams that it has relayed.
 #[derive(Debug)]

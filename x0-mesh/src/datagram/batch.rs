@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 /// The longest batch, in bytes. One system call sends it over UDP.
-const BATCH_LEN_MAX: usize = 64_000;
+pub(super) const BATCH_LEN_MAX: usize = 64_000;
 
 /// Frames or datagrams that travel together: one after the other in one buffer. All have the same length,
 /// but the last one may be shorter. A batch is never empty; a single datagram may be.
@@ -49,6 +49,18 @@ impl Batch {
     pub(super) fn takes(&self, len: usize) -> bool {
         let is_open = self.item_len > 0 && self.bytes.len().is_multiple_of(self.item_len);
         is_open && (1..=self.item_len).contains(&len) && self.bytes.len() + len <= BATCH_LEN_MAX
+    }
+
+    /// The space that the batch occupies, without its items.
+    pub(super) fn into_space(self) -> Vec<u8> {
+        let mut space = self.bytes;
+        space.clear();
+        space
+    }
+
+    /// The bytes that the batch occupies: at least those of its items.
+    pub(crate) fn space_len(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Where an item that [`Batch::takes`] allows is appended.

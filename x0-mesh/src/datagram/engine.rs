@@ -14,7 +14,9 @@ use super::link::Link;
 use super::links::Links;
 use super::outputs::Outputs;
 use super::silence::Silence;
-use super::{DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions};
+use super::{
+    Batch, DatagramError, DatagramOptions, FrameKeys, HandleError, Input, Output, PortId, PortOptions,
+};
 use crate::liveness::{LivenessInput, LivenessOutput, LivenessReason, LivenessState};
 use crate::random::SplitMix64;
 use crate::router::{self, LinkCost, LinkId, Router};
@@ -208,6 +210,12 @@ impl Datagrams {
     /// The next thing to do, `None` when there is nothing until the next input.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop()
+    }
+
+    /// Takes back a batch of an output that was handled, so that its space is used again. Optional, and
+    /// without any other effect.
+    pub fn reuse(&mut self, batch: Batch) {
+        self.outputs.reuse(batch);
     }
 
     /// When [`Input::Timeout`] is due. May be in the past, and then is due at once.

@@ -138,7 +138,7 @@ impl Core {
         self.expire(now);
         self.drain(now);
         for port in &mut self.ports {
-            port.flush(cx);
+            port.flush(cx, &mut self.engine);
         }
         self.judge_ports(now);
         let timeout = self.engine.poll_timeout();
@@ -253,7 +253,9 @@ impl Core {
                     }
                 }
                 Output::Datagrams { source, ecn, payloads } => {
-                    self.datagrams.push(address(source), ecn, payloads);
+                    if let Some(handled) = self.datagrams.push(address(source), ecn, payloads) {
+                        self.engine.reuse(handled);
+                    }
                 }
                 Output::Flood { origin, payload } => {
                     if self.floods.len() < FLOODS_MAX {
@@ -363,7 +365,7 @@ impl Core {
         // The driver's waker: a port that is busy wakes the driver.
         let mut cx = Context::from_waker(&waker);
         for port in &mut self.ports {
-            port.flush(&mut cx);
+            port.flush(&mut cx, &mut self.engine);
         }
         self.judge_ports(now);
         let is_sooner =

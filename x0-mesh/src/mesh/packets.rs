@@ -36,6 +36,8 @@ struct State {
     size: usize,
     waker: Option<Waker>,
     is_closed: bool,
+    /// Batches that were read, at most [`READ_MAX`].
+    read: Vec<Batch>,
 }
 
 #[derive(Debug)]
@@ -47,8 +49,10 @@ struct Waiting {
     taken: usize,
 }
 
-/// What a batch occupies besides its bytes.
+/// What a batch occupies besides its space.
 const BATCH_SIZE: usize = 128;
+/// Batches that were read, and whose space is kept for the next ones.
+const READ_MAX: usize = 8;
 
 impl Waiting {
     fn rest(&self) -> &[u8] {
@@ -58,13 +62,13 @@ impl Waiting {
 
 impl State {
     fn push(&mut self, from: SocketAddr, ecn: Ecn, packets: Batch) {
-        self.size += packets.bytes().len() + BATCH_SIZE;
+        self.size += packets.space_len() + BATCH_SIZE;
         self.batches.push_back(Waiting { from, ecn, packets, taken: 0 });
     }
 
     fn pop(&mut self) -> Option<Waiting> {
         let first = self.batches.pop_front()?;
-        self.size -= first.packets.bytes().len() + BATCH_SIZE;
+        self.size -= first.packets.space_len() + BATCH_SIZE;
         Some(first)
     }
 
@@ -73,7 +77,8 @@ impl State {
         let Some(first) = self.batches.front_mut() else { return };
         first.taken += len;
         if first.rest().is_empty() {
-            self.pop();
+            let read = self.pop().filter(|_| self.read.len() < READ_MAX);
+            self.read.extend(read.map(|read| read.packets));
         }
     }
 }
@@ -89,17 +94,20 @@ impl Packets {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn push(&self, from: SocketAddr, ecn: Ecn, packets: Batch) {
-        let waker = self.change(|state| {
+    /// Adds packets. Returns a batch that is not needed any more, if there is one: one that was read, or
+    /// this one for lack of room.
+    pub(super) fn push(&self, from: SocketAddr, ecn: Ecn, packets: Batch) -> Option<Batch> {
+        let (waker, handled) = self.change(|state| {
             if state.size >= self.size_max {
-                return None;
+                return (None, Some(packets));
             }
             state.push(from, ecn, packets);
-            state.waker.take()
+            (state.waker.take(), state.read.pop())
         });
         if let Some(waker) = waker {
             waker.wake();
         }
+        handled
     }
 
     /// The next packet and the node that its address stands for.

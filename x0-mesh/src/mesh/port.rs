@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::port_socket::PortSocket;
-use crate::datagram::{Batch, PortId};
+use crate::datagram::{Batch, Datagrams, PortId};
 use crate::link::Link;
 
 /// Bytes of frames that wait for one busy port. Above it the sockets of this node take no packets for it, so
@@ -88,7 +88,7 @@ impl Port {
     }
 
     /// Sends what waits, as far as the link takes it.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, engine: &mut Datagrams) {
         let Some(link) = &mut self.link else { return };
         while let Some(Outgoing { to, bytes, sent }) = self.outgoing.front_mut() {
             let rest = &bytes.bytes()[*sent..];
@@ -101,8 +101,10 @@ impl Port {
             };
             *sent += taken;
             self.outgoing_len -= taken;
-            if taken == rest_len {
-                self.outgoing.pop_front();
+            if taken == rest_len
+                && let Some(sent) = self.outgoing.pop_front()
+            {
+                engine.reuse(sent.bytes);
             }
         }
     }
