@@ -87,6 +87,7 @@ mod outbox;
 mod peer_book;
 mod race;
 mod shared;
+mod spares;
 mod state;
 mod transport;
 

@@ -57,6 +57,31 @@ async fn order_holds_on_a_lane_under_load() {
     tokio::join!(sending, receiving);
 }
 
+/// Both ends use the buffers of earlier messages again, for longer and for shorter ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_messages_arrive_unchanged_in_used_buffers() {
+    let domain = Domain::new("example.org");
+    let (mut server, address) = bind(domain.config(1));
+    let (mut client, _) = bind(domain.config(2).peer(node(1), address));
+    const COUNT: u8 = 120;
+    let len = |number: u8| 40_000 + usize::from(number) * 7919 % 300_000;
+    let sending = async {
+        for number in 0..COUNT {
+            send(&mut client, 1, Lane::Bulk, &vec![number; len(number)]).await;
+        }
+    };
+    let receiving = async {
+        let (mut payload, mut seen) = (Vec::new(), [false; COUNT as usize]);
+        for _ in 0..COUNT {
+            soon(server.recv(&mut payload)).await.unwrap();
+            let number = payload[0];
+            assert!(payload.iter().all(|byte| *byte == number) && payload.len() == len(number), "{number}");
+            assert!(!std::mem::replace(&mut seen[usize::from(number)], true), "{number} arrived twice");
+        }
+    };
+    tokio::join!(sending, receiving);
+}
+
 #[tokio::test]
 async fn another_trust_domain_is_refused() {
     let ours = Domain::new("example.org");

@@ -297,6 +297,8 @@ impl Established {
             }
         };
         tasks.shared.change(|state, wakers| state.end(peer, epoch, reason, wakers));
+        // No other connection may ever shrink them.
+        tasks.shared.spares.clear();
         set.shutdown().await;
     }
 }
@@ -321,6 +323,7 @@ impl Tasks {
         let mut is_silent = false;
         loop {
             sleep(if is_silent { expected / 16 } else { expected }).await;
+            self.shared.spares.shrink();
             let before = std::mem::replace(&mut received, self.connection.stats().udp_rx.datagrams);
             let was_silent = std::mem::replace(&mut is_silent, received == before);
             if is_silent != was_silent {
@@ -510,7 +513,7 @@ impl Tasks {
         // Room is reserved before the content is read, so that many bulk messages at once cannot exceed the
         // inbox.
         self.shared.room(self.peer, self.epoch, lane, len).await.ok_or(Stop::Over)?;
-        let mut decoder = FrameDecoder::new(len_max);
+        let mut decoder = FrameDecoder::with_body(len_max, self.shared.spares.take(len).unwrap_or_default());
         let mut messages = Vec::new();
         decoder.push(&header, &mut messages)?;
         let mut missing = len;

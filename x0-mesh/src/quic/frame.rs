@@ -20,7 +20,12 @@ pub(super) struct FrameDecoder {
 
 impl FrameDecoder {
     pub(super) fn new(len_max: usize) -> FrameDecoder {
-        FrameDecoder { len_max, header: [0; 4], header_len: 0, body: Vec::new(), missing: 0 }
+        FrameDecoder::with_body(len_max, Vec::new())
+    }
+
+    /// The first message is decoded into `body`, which is empty, as far as it has space.
+    pub(super) fn with_body(len_max: usize, body: Vec<u8>) -> FrameDecoder {
+        FrameDecoder { len_max, header: [0; 4], header_len: 0, body, missing: 0 }
     }
 
     /// Whether the bytes so far end with a whole message.
@@ -46,7 +51,8 @@ impl FrameDecoder {
                 let len = u32::from_le_bytes(self.header);
                 // Before anything is allocated for it.
                 self.missing = check_len(len, self.len_max)?;
-                self.body = Vec::with_capacity(self.missing.min(TRUSTED_LEN_MAX));
+                // Without effect on a body that has the space already.
+                self.body.reserve_exact(self.missing.min(TRUSTED_LEN_MAX));
             }
             let taken = bytes.len().min(self.missing);
             let (head, rest) = bytes.split_at(taken);

@@ -1,9 +1,12 @@
 //! Messages for one peer that QUIC has not taken yet.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
+
+use super::spares::Spares;
 
 /// Small messages share chunks of this length, so that many of them become one write and few packets.
 const CHUNK_LEN: usize = 32 << 10;
@@ -90,6 +93,7 @@ impl OutLane {
         payload: &[u8],
         trailer: &[u8],
         len_max: usize,
+        spares: &Arc<Spares>,
     ) -> Result<Option<Waker>, Full> {
         let message_len = payload.len() + trailer.len();
         let len = HEADER_LEN + message_len;
@@ -113,7 +117,7 @@ impl OutLane {
                 stream.extend_from_slice(payload);
                 stream.extend_from_slice(trailer);
             }
-            Content::Messages(messages) => messages.push_back(joined(payload, trailer)),
+            Content::Messages(messages) => messages.push_back(message(payload, trailer, spares)),
         }
         self.len += len;
         Ok(self.writer.take())
@@ -151,6 +155,15 @@ const HEADER_LEN: usize = 4;
 /// A message's length as it stands before it; that it fits was checked when it was taken.
 pub(super) fn length(len: usize) -> [u8; HEADER_LEN] {
     u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// A bulk message, in a buffer that an earlier one does not need any more, if there is one.
+fn message(payload: &[u8], trailer: &[u8], spares: &Arc<Spares>) -> Bytes {
+    let len = payload.len() + trailer.len();
+    let mut bytes = spares.take(len).unwrap_or_else(|| Vec::with_capacity(len));
+    bytes.extend_from_slice(payload);
+    bytes.extend_from_slice(trailer);
+    spares.lend(bytes)
 }
 
 pub(super) fn joined(payload: &[u8], trailer: &[u8]) -> Bytes {

@@ -12,7 +12,12 @@ use tokio::sync::{Notify, Semaphore};
 use x0_identity::NodeId;
 
 use super::options::QuicOptions;
+use super::spares::Spares;
 use super::state::State;
+
+/// The spares of bulk messages are as many bytes as so many full inboxes of a lane. Messages travel several
+/// at once, and end together.
+const SPARE_QUEUES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -23,6 +28,8 @@ pub(super) struct Shared {
     pub(super) runtime: Handle,
     /// A permit for each peer that dialled this node.
     pub(super) incoming: Arc<Semaphore>,
+    /// Taken while the state is locked, and never the other way round.
+    pub(super) spares: Arc<Spares>,
 }
 
 impl Shared {
@@ -36,7 +43,8 @@ impl Shared {
         // Bounds the state that strangers can make this node keep before they have shown an identity (RFC
         // 9000 §21.1).
         let incoming = Arc::new(Semaphore::new(config.incoming_max.min(Semaphore::MAX_PERMITS)));
-        Shared { state: Mutex::new(state), config, client, endpoint, runtime, incoming }
+        let spares = Spares::new(config.receive_queue_len_max.saturating_mul(SPARE_QUEUES));
+        Shared { state: Mutex::new(state), config, client, endpoint, runtime, incoming, spares }
     }
 
     /// The state is consistent between any two calls of its methods, so a panic elsewhere does not spoil it.

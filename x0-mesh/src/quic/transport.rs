@@ -253,10 +253,13 @@ impl Transport for QuicTransport {
                 return Poll::Ready(Err(SendError::Unreachable { peer }));
             }
             match entry.outbox.lanes.get_mut(number) {
-                Some(lane) => match lane.push(cx, payload, trailer, self.shared.config.send_queue_len_max) {
-                    Ok(writer) => writer,
-                    Err(_) => return Poll::Pending,
-                },
+                Some(lane) => {
+                    let len_max = self.shared.config.send_queue_len_max;
+                    match lane.push(cx, payload, trailer, len_max, &self.shared.spares) {
+                        Ok(writer) => writer,
+                        Err(_) => return Poll::Pending,
+                    }
+                }
                 None => {
                     let taken = match &entry.link {
                         // Straight to QUIC: a datagram that waits is worth less than the next one.
@@ -296,7 +299,7 @@ impl Transport for QuicTransport {
         });
         match next {
             Ok((from, number, message)) => {
-                *payload = message;
+                self.shared.spares.keep(std::mem::replace(payload, message));
                 Poll::Ready(Ok(Received { from, lane: self.lane_of(number) }))
             }
             Err(Some(over)) => Poll::Ready(Err(over)),
@@ -312,7 +315,7 @@ impl Transport for QuicTransport {
                 return Poll::Ready(Ok(Next::Event(event)));
             }
             if let Some((from, number, message)) = state.next_message(wakers) {
-                *payload = message;
+                self.shared.spares.keep(std::mem::replace(payload, message));
                 return Poll::Ready(Ok(Next::Message(Received { from, lane: self.lane_of(number) })));
             }
             if let Some(over) = &state.over {
