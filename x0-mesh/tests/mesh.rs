@@ -715,8 +715,8 @@ async fn both_paths_are_used_when_both_ends_dial_at_once() {
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
-/// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial leads
-/// a link of the other node to its path: the other path gets another link. In virtual time.
+/// Each of two nodes dials one address of the other, over paths of their own. One restarts, and its dial
+/// leads a link of the other node to its path: the other path gets another link. In virtual time.
 #[tokio::test(start_paused = true)]
 async fn both_paths_are_used_after_a_restart_of_one_end() {
     let paths = TwoPaths::new();

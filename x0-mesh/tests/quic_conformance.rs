@@ -114,8 +114,8 @@ fn a_channel_over_quic_keeps_the_contract() {
     assert_eq!((report.passed.len(), report.skipped.len()), (16, 0));
 }
 
-/// Nodes of a mesh, with limits that the only path keeps: no message waits for another path. `tests/prices.rs`
-/// has those that do.
+/// Nodes of a mesh, with limits that the only path keeps: no message waits for another path.
+/// `tests/prices.rs` has those that do.
 #[cfg(feature = "mesh")]
 struct Limited {
     inner: Loopback,

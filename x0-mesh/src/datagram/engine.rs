@@ -404,9 +404,9 @@ impl Datagrams {
         }
     }
 
-    /// Whether a link is down while another link leads to the same address of the peer. Only new keys bring it
-    /// up, and a dial to the address renews those of the other link: after a restart, for example, the peer
-    /// has chosen another number for the address.
+    /// Whether a link is down while another link leads to the same address of the peer. Only new keys bring
+    /// it up, and a dial to the address renews those of the other link: after a restart, for example, the
+    /// peer has chosen another number for the address.
     fn is_superseded(&self, link: &Link) -> bool {
         if link.down_since.is_none_or(|since| self.now < since + DOWN_REUSABLE) {
             return false;

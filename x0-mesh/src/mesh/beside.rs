@@ -208,30 +208,44 @@ mod tests {
         }
     }
 
-    fn sockets(
-        local: &str,
-    ) -> (Arc<Scripted>, Arc<Scripted>, Arc<Beside<Scripted>>, impl Fn() -> Vec<String>) {
-        let calls = Calls::default();
-        let (mesh, direct) =
-            (Scripted::new("mesh", "[::]:1", &calls), Scripted::new("direct", local, &calls));
-        let beside = Arc::new(Beside::new(Arc::clone(&mesh), Arc::clone(&direct) as Arc<dyn AsyncUdpSocket>));
-        (mesh, direct, beside, move || std::mem::take(&mut *calls.lock().unwrap()))
+    /// Both sockets, what is made of them, and what each was asked.
+    struct Sockets {
+        mesh: Arc<Scripted>,
+        direct: Arc<Scripted>,
+        beside: Arc<Beside<Scripted>>,
+        calls: Calls,
+    }
+
+    impl Sockets {
+        fn new(local: &str) -> Sockets {
+            let calls = Calls::default();
+            let (mesh, direct) =
+                (Scripted::new("mesh", "[::]:1", &calls), Scripted::new("direct", local, &calls));
+            let other = Arc::clone(&direct) as Arc<dyn AsyncUdpSocket>;
+            let beside = Arc::new(Beside::new(Arc::clone(&mesh), other));
+            Sockets { mesh, direct, beside, calls }
+        }
+
+        /// The calls since the last time.
+        fn calls(&self) -> Vec<String> {
+            std::mem::take(&mut *self.calls.lock().unwrap())
+        }
     }
 
     /// An admission that is followed by a wait would be taken for that of the next packet of this thread.
     #[test]
     fn the_mesh_admits_no_sender_that_waits_for_the_direct_socket() {
-        let (mesh, direct, beside, calls) = sockets("127.0.0.1:1");
-        let mut poller = beside.create_io_poller();
+        let sockets = Sockets::new("127.0.0.1:1");
+        let mut poller = Arc::clone(&sockets.beside).create_io_poller();
         let mut is_writable = || {
             let is_writable = poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop()));
-            (is_writable.is_ready(), calls())
+            (is_writable.is_ready(), sockets.calls())
         };
         assert_eq!(is_writable(), (true, vec!["direct asked".to_owned(), "mesh asked".to_owned()]));
-        direct.has_room.store(false, Ordering::Relaxed);
+        sockets.direct.has_room.store(false, Ordering::Relaxed);
         assert_eq!(is_writable(), (false, vec!["direct asked".to_owned()]));
-        direct.has_room.store(true, Ordering::Relaxed);
-        mesh.has_room.store(false, Ordering::Relaxed);
+        sockets.direct.has_room.store(true, Ordering::Relaxed);
+        sockets.mesh.has_room.store(false, Ordering::Relaxed);
         assert_eq!(is_writable(), (false, vec!["direct asked".to_owned(), "mesh asked".to_owned()]));
     }
 
@@ -239,12 +253,12 @@ mod tests {
     #[test]
     fn a_packet_to_a_node_takes_the_mesh_and_any_other_passes_it() {
         let sent = |local, destination: SocketAddr| {
-            let (_, _, beside, calls) = sockets(local);
+            let sockets = Sockets::new(local);
             let src_ip = Some(IpAddr::from([127, 0, 0, 1]));
             let contents = &b"packet"[..];
             let transmit = Transmit { destination, ecn: None, contents, segment_size: Some(3), src_ip };
-            beside.try_send(&transmit).unwrap();
-            calls()
+            sockets.beside.try_send(&transmit).unwrap();
+            sockets.calls()
         };
         let (v4, v6) = ("127.0.0.1:1", "[::1]:1");
         let node = address(NodeId::new(7).unwrap());
@@ -262,7 +276,7 @@ mod tests {
 
     #[test]
     fn both_sockets_are_read_in_turn_and_addresses_of_ipv4_are_mapped() {
-        let (mesh, direct, beside, _) = sockets("127.0.0.1:1");
+        let Sockets { mesh, direct, beside, .. } = Sockets::new("127.0.0.1:1");
         let node = address(NodeId::new(7).unwrap());
         mesh.incoming.lock().unwrap().extend([node; 3]);
         direct.incoming.lock().unwrap().extend(["192.0.2.1:5".parse::<SocketAddr>().unwrap(); 5]);

@@ -45,8 +45,8 @@ struct Keyed {
     link: LinkId,
     /// See [`Datagrams::link_number`](crate::datagram::Datagrams::link_number).
     number: u8,
-    /// The address of the peer as the connection writes it: on a port of IPv6, an address of IPv4 has the form
-    /// of IPv6.
+    /// The address of the peer as the connection writes it: on a port of IPv6, an address of IPv4 has the
+    /// form of IPv6.
     address: SocketAddr,
     /// When new keys are due.
     renew_in: Duration,

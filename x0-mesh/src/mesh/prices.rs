@@ -69,8 +69,8 @@ impl PriceLimits {
 pub struct PriceLimiter<T> {
     inner: T,
     limits: PriceLimits,
-    /// Nodes whose last epoch, or first attempt, is over. The transport beneath may take messages for them all
-    /// the same: a peer that was removed and added again is reached for the first time.
+    /// Nodes whose last epoch, or first attempt, is over. The transport beneath may take messages for them
+    /// all the same: a peer that was removed and added again is reached for the first time.
     down: BTreeSet<NodeId>,
     /// Events that the owner has not polled.
     events: VecDeque<PeerEvent>,
