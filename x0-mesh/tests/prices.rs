@@ -3,6 +3,7 @@
 
 mod quic_common;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,8 @@ use x0_mesh::mesh::{Mesh, MeshOptions, MeshPort, PriceLimiter, PriceLimits, addr
 use x0_mesh::quic::{QuicOptions, QuicTransport};
 use x0_mesh::router::{Cost, Etx};
 use x0_mesh::{
-    Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport, TransportExt,
+    DownReason, Lane, Next, PeerEvent, PeerEventKind, Received, RecvError, SendError, Transmit, Transport,
+    TransportExt,
 };
 
 fn end(number: u16) -> SocketAddr {
@@ -54,8 +56,9 @@ impl Wake for Count {
     }
 }
 
-/// A transport that is over.
-struct Over;
+/// A transport that is over, with events that were not polled.
+#[derive(Default)]
+struct Over(VecDeque<PeerEvent>);
 
 impl Transport for Over {
     fn local(&self) -> NodeId {
@@ -75,7 +78,7 @@ impl Transport for Over {
     }
 
     fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<PeerEvent> {
-        Poll::Pending
+        self.0.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -258,7 +261,7 @@ async fn a_message_does_not_wait_longer_than_the_transport() {
     let Paid { mut mesh, peer: _peer, .. } = Paid::start_without_receiver().await;
     let count = Arc::new(Count(AtomicUsize::new(0)));
     for is_next in [false, true] {
-        let mut limiter = mesh.limit_prices(Over, PriceLimits::new().lane(Lane::Bulk, 8));
+        let mut limiter = mesh.limit_prices(Over::default(), PriceLimits::new().lane(Lane::Bulk, 8));
         let waker = Waker::from(Arc::clone(&count));
         assert_eq!(offer_with(&mut limiter, Lane::Bulk, &waker), Poll::Pending);
         count.0.store(0, Ordering::Relaxed);
@@ -271,6 +274,23 @@ async fn a_message_does_not_wait_longer_than_the_transport() {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(offer(&mut limiter, Lane::Bulk), Poll::Ready(Err(SendError::Closed)));
     }
+}
+
+/// The `Up` of a peer may be among the events that an owner leaves unpolled.
+#[tokio::test(start_paused = true)]
+async fn a_message_does_not_wait_for_an_owner_that_leaves_events_unpolled() {
+    let Paid { mut mesh, peer: _peer, .. } = Paid::start_without_receiver().await;
+    let event = |number, kind| PeerEvent { peer: node(number), kind };
+    let mut events = vec![event(3, PeerEventKind::Degraded); 1025];
+    events[0] = event(2, PeerEventKind::Down { epoch: 1, reason: DownReason::Local });
+    events[1024] = event(2, PeerEventKind::Up { epoch: 2 });
+    let mut limiter = mesh.limit_prices(Over(VecDeque::from(events)), PriceLimits::new().lane(Lane::Bulk, 8));
+    let congested = SendError::Congested { peer: node(2), lane: Lane::Bulk };
+    assert_eq!(offer(&mut limiter, Lane::Bulk), Poll::Ready(Err(congested)));
+    soon(limiter.event()).await;
+    assert_eq!(offer(&mut limiter, Lane::Bulk), Poll::Ready(Err(congested)));
+    soon(limiter.event()).await;
+    assert_eq!(offer(&mut limiter, Lane::Bulk), Poll::Pending);
 }
 
 /// A peer that is added again is reached for the first time, and QUIC takes messages for it before the owner

@@ -478,25 +478,25 @@ mod tests {
         assert!(router.damping.len() <= DAMPING_KEPT, "{}", router.damping.len());
     }
 
-    /// Another link fails at the moment at which the damping of a link ends, before the timeout is handled.
+    /// A link to another neighbour fails at the moment at which the damping of a link ends, before the timeout
+    /// is handled.
     #[test]
     fn the_end_of_a_damping_is_not_forgotten() {
-        let [one, other] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let [one, other, third] = [1, 2, 3].map(|number| NodeId::new(number).unwrap());
         let mut router = Router::new(one, RouterOptions::new(1));
-        let cost = LinkCost::new(256);
-        let up = |link| Input::LinkUp { link, peer: other, cost };
+        let up = |link, peer| Input::LinkUp { link, peer, cost: LinkCost::new(256) };
         let damped = LinkId(1000);
         let mut now = Duration::from_secs(100);
         for _ in 0..3 {
-            router.handle(now, up(damped)).unwrap();
+            router.handle(now, up(damped, other)).unwrap();
             router.handle(now, Input::LinkDown { link: damped }).unwrap();
             now += Duration::from_millis(500);
         }
-        router.handle(now, up(damped)).unwrap();
+        router.handle(now, up(damped, other)).unwrap();
         let metric = |router: &Router| router.neighbour(router.links[&damped]).unwrap().best.1.metric;
         assert_eq!(metric(&router), 8 * 256);
         let failed = |router: &mut Router, now, number| {
-            router.handle(now, up(LinkId(number))).unwrap();
+            router.handle(now, up(LinkId(number), third)).unwrap();
             router.handle(now, Input::LinkDown { link: LinkId(number) }).unwrap();
         };
         for number in 0..u32::try_from(DAMPING_KEPT).unwrap() {
