@@ -14,7 +14,7 @@ const TREND_EVERY: [Duration; 2] = [Duration::from_millis(900), Duration::from_s
 
 /// The rise of the memory of a process: that of its floor, the least share within [`FLOOR_WINDOW`].
 ///
-/// While memory is in use, a leak and memory that is freed later look alike. The floor tells them apart: a
+/// While memory is in use, a leak and memory that is freed later look alike. The floor distinguishes them: a
 /// leak raises it, and memory that is freed within the window does not, whatever its height.
 #[derive(Debug)]
 pub(super) struct Rise {

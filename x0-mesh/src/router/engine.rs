@@ -478,8 +478,8 @@ mod tests {
         assert!(router.damping.len() <= DAMPING_KEPT, "{}", router.damping.len());
     }
 
-    /// A link to another neighbour fails at the moment at which the damping of a link ends, before the timeout
-    /// is handled.
+    /// A link to another neighbour fails at the moment at which the damping of a link ends, before the
+    /// timeout is handled.
     #[test]
     fn the_end_of_a_damping_is_not_forgotten() {
         let [one, other, third] = [1, 2, 3].map(|number| NodeId::new(number).unwrap());

@@ -344,7 +344,7 @@ mod tests {
             let report = played.unwrap_or_else(|violation| panic!("{violation}"));
             assert!(report.acknowledged > 0, "{report}");
             assert_eq!((deeds.by_minority, &deeds.wrong_records), (0, &Vec::new()), "seed {seed}");
-            assert!(deeds.silent > 0, "seed {seed}: no healer was told of a silence");
+            assert!(deeds.silent > 0, "seed {seed}: no healer knew of a silence");
             for (kind, count) in &deeds.actions {
                 *actions.entry(*kind).or_insert(0) += count;
             }
