@@ -447,7 +447,7 @@ fn batches_that_are_given_back_change_no_frame() {
                     hand_over(net, at, at + 1, &batch, false);
                     if is_given_back {
                         *spaces.entry(batch.bytes().as_ptr()).or_insert(0) += 1;
-                        // What the space holds does not matter.
+                        // The content of the space does not matter.
                         batch.items_mut().for_each(|frame| frame.fill(0xff));
                         net.nodes[at - 1].reuse(batch);
                     }

@@ -52,7 +52,7 @@
 //!   afterwards. The vector of a withdrawn text leaves the cache with a save that the caller asks for, and
 //!   otherwise within minutes ([`withdrawn_max`](knowledge::KnowledgeBaseOptions::withdrawn_max)).
 //! - After a crash at any moment the indexes become those of the store again. Text that was embedded before
-//!   is not embedded again, unless its document was missing in this store for longer than that.
+//!   is not embedded again, unless its document was missing in this store for longer than `withdrawn_max`.
 //! - One seed and one order of changes give the same index file on every processor.
 //! - Damaged files are errors that name an offset. What is allocated follows the bytes that are present, not
 //!   what they promise: at most 20 times their number (a file of one vector in each 8 slots).

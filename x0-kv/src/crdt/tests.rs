@@ -594,7 +594,7 @@ fn events_forged_towards_others_block_a_node_for_a_pause_that_grows_to_a_lease()
             assert!(*now < begin + LEASE * 3, "nothing happens");
             *now += Duration::from_millis(100);
             for at in 0..2 {
-                // What is refused is counted.
+                // Refusals are counted.
                 let _ = replicas[at].handle(*now, Input::Timeout);
                 while let Some(output) = replicas[at].poll_output() {
                     let Output::Send { payload, .. } = output else { continue };

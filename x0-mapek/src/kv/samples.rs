@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(at(5000, &[two], 1050), [(3, 1050)]);
         assert_eq!(at(5100, &[two], 1150), [(3, 1150)]);
         assert_eq!(at(5200, &[two], 0), [(3, 1250)]);
-        // One that is reached, and that others have suspected for hours, begins its silence when it is lost.
+        // A voter that is reached, though suspected for hours by others, begins its silence when it is lost.
         assert_eq!(at(9000, &[two, three], 7_200_000), [(3, 0)]);
         assert_eq!(at(9100, &[two], 7_200_000), [(3, 2000)]);
         assert_eq!(at(9200, &[two], 7_200_000), [(3, 2100)]);

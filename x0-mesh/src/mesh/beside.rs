@@ -139,7 +139,7 @@ mod tests {
     use super::super::address::address;
     use super::*;
 
-    /// What the sockets were asked, in order.
+    /// The calls of both sockets, in order.
     type Calls = Arc<Mutex<Vec<String>>>;
 
     /// A socket that records its calls.
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Both sockets, what is made of them, and what each was asked.
+    /// Both sockets, the socket that is made of them, and their calls.
     struct Sockets {
         mesh: Arc<Scripted>,
         direct: Arc<Scripted>,

@@ -49,7 +49,7 @@ struct Waiting {
     taken: usize,
 }
 
-/// What a batch occupies besides its space.
+/// The bytes that a batch occupies besides its space.
 const BATCH_SIZE: usize = 128;
 /// Batches that were read, and whose space is kept for the next ones.
 const READ_MAX: usize = 8;

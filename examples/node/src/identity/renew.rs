@@ -91,7 +91,7 @@ impl InstallError {
     }
 }
 
-/// What the files of this node have refused.
+/// Keys and SVIDs that were not stored, and the reason.
 #[derive(Debug, Default)]
 struct Storing {
     /// A key that must be on disk before the issuer sees it.
