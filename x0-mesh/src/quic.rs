@@ -60,6 +60,11 @@
 //! at a moment of the owner's choice by one with the current identities, and thereby also cuts off a node
 //! whose identity was revoked.
 //!
+//! # Congestion
+//! CUBIC (RFC 9438) controls the window of a connection, which never falls below that of a new one, ten packets
+//! (RFC 9002 §7.2): a path that loses a third of its packets by chance, as radio links do, carries small
+//! messages with some delay. With the two packets of the RFC as the lower bound it carried next to nothing.
+//!
 //! # Wire format, version 1
 //! ALPN `x0-mesh/1` (RFC 9001 §8.1). The first stream that each side opens is its control stream. It begins
 //! with a handshake: `0`, the version (u8), the length of what follows (u16, at most 1024), the sender's
@@ -90,6 +95,7 @@ mod shared;
 mod spares;
 mod state;
 mod transport;
+mod window;
 
 #[cfg(feature = "mesh")]
 pub(crate) use jitter::Jitter;

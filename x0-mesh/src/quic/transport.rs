@@ -23,6 +23,7 @@ use super::peer_book::PeerBook;
 use super::race::race;
 use super::shared::Shared;
 use super::state::State;
+use super::window::Bounded;
 use crate::{Lane, Next, PeerEvent, Received, RecvError, SendError, Transmit, Transport};
 
 /// Fits a packet of 1200 bytes, which every path carries (RFC 9000 §14), after the longest headers, the
@@ -187,7 +188,8 @@ fn transport_config(config: &QuicOptions) -> TransportConfig {
         .receive_window(VarInt::from_u64(receive_window).unwrap_or(VarInt::MAX))
         .send_window(config.send_window)
         .initial_rtt(config.round_trip_initial)
-        .mtu_discovery_config(Some(discovery));
+        .mtu_discovery_config(Some(discovery))
+        .congestion_controller_factory(Arc::new(Bounded::default()));
     transport
 }
 
