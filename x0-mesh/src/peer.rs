@@ -61,6 +61,10 @@ pub enum DownReason {
     /// The peer restarted, or dialled again before this node noticed that the connection was lost.
     #[error("a new connection of the peer replaced this one")]
     Replaced,
+    /// The peer does not know the connection any more, because it has restarted. A transport reports it if
+    /// the peer keeps a secret from one process to the next, such as the `ResetKey` of QUIC.
+    #[error("the peer has restarted")]
+    Restarted,
     /// Another node answered at the peer's address.
     #[error(
         "{found} answered at the address of {expected}: correct the address, or the identity of that node"

@@ -60,10 +60,14 @@
 //! at a moment of the owner's choice by one with the current identities, and thereby also cuts off a node
 //! whose identity was revoked.
 //!
+//! A peer that dies without a word is noticed when nothing has arrived for [`QuicOptions::idle_timeout`], or
+//! when it dials again. With a [`ResetKey`] its next process says so at the next packet.
+//!
 //! # Congestion
-//! CUBIC (RFC 9438) controls the window of a connection, which never falls below that of a new one, ten packets
-//! (RFC 9002 §7.2): a path that loses a third of its packets by chance, as radio links do, carries small
-//! messages with some delay. With the two packets of the RFC as the lower bound it carried next to nothing.
+//! CUBIC (RFC 9438) controls the window of a connection, which never falls below that of a new one, ten
+//! packets (RFC 9002 §7.2): a path that loses a third of its packets by chance, as radio links do, carries
+//! small messages with some delay. With the two packets of the RFC as the lower bound it carried next to
+//! nothing.
 //!
 //! # Wire format, version 1
 //! ALPN `x0-mesh/1` (RFC 9001 §8.1). The first stream that each side opens is its control stream. It begins
@@ -91,6 +95,7 @@ mod options;
 mod outbox;
 mod peer_book;
 mod race;
+mod reset;
 mod shared;
 mod spares;
 mod state;
@@ -107,6 +112,7 @@ pub use peer_book::{LinkState, PeerBook, PeerLink};
 pub use quinn::AsyncUdpSocket;
 #[cfg(feature = "mesh")]
 pub(crate) use race::race;
+pub use reset::ResetKey;
 pub use transport::{QuicTransport, udp_socket};
 
 #[cfg(doc)]

@@ -70,7 +70,7 @@ use crate::DownReason;
 
 /// The label `reason` for each variant of [`DownReason`], in the order of [`place`].
 #[cfg(feature = "quic")]
-const REASONS: [&str; 16] = [
+const REASONS: [&str; 17] = [
     "closed",
     "timed_out",
     "unreachable",
@@ -87,6 +87,7 @@ const REASONS: [&str; 16] = [
     "local",
     "blocked",
     "no_route",
+    "restarted",
 ];
 
 /// The place of a reason in [`REASONS`].
@@ -109,6 +110,7 @@ fn place(reason: &DownReason) -> usize {
         DownReason::Local => 13,
         DownReason::Blocked => 14,
         DownReason::NoRoute => 15,
+        DownReason::Restarted => 16,
     }
 }
 

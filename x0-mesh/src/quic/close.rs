@@ -73,9 +73,8 @@ pub(super) fn down_reason(error: &ConnectionError) -> DownReason {
     match error {
         ConnectionError::TimedOut => DownReason::TimedOut,
         ConnectionError::LocallyClosed => DownReason::Local,
-        // A stateless reset (RFC 9000 §10.3). Its key is drawn when a transport is made, so only the peer of
-        // this connection can send it.
-        ConnectionError::Reset => DownReason::Closed,
+        // A stateless reset (RFC 9000 §10.3): the peer, or its next process if it has a key.
+        ConnectionError::Reset => DownReason::Restarted,
         ConnectionError::ApplicationClosed(close) => match close.error_code {
             code::CLOSED => DownReason::Closed,
             code::REPLACED => DownReason::Replaced,

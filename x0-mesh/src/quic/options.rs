@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use x0_identity::{Identity, NodeId};
 
+use super::reset::ResetKey;
+
 /// Settings of a [`QuicTransport`](super::QuicTransport). Lengths are in bytes. Each field has a method of
 /// its name that sets it.
 #[derive(Clone)]
@@ -76,6 +78,9 @@ pub struct QuicOptions {
     /// Whether workloads that are not nodes, such as clients, may connect. Each of their connections gets an
     /// id of its own: see [`is_guest`](crate::is_guest). No unless set.
     pub guests: bool,
+    /// By which peers learn that this node has restarted; see [`ResetKey`]. None unless set: a peer that this
+    /// node does not dial notices the restart after its `idle_timeout`.
+    pub reset_key: Option<ResetKey>,
     /// The seed of the jitter of the back-off. Different in each process unless set.
     pub seed: u64,
 }
@@ -138,6 +143,7 @@ impl QuicOptions {
             datagram_len_max: 6500,
             incoming_max: 1024,
             guests: false,
+            reset_key: None,
             seed: unpredictable(),
         }
     }
@@ -164,6 +170,13 @@ impl QuicOptions {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> QuicOptions {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Sets [`QuicOptions::reset_key`](QuicOptions#structfield.reset_key).
+    #[must_use]
+    pub fn reset_key(mut self, reset_key: ResetKey) -> QuicOptions {
+        self.reset_key = Some(reset_key);
         self
     }
 

@@ -21,6 +21,7 @@ use super::options::{BindError, QuicOptions, unpredictable};
 use super::outbox::joined;
 use super::peer_book::PeerBook;
 use super::race::race;
+use super::reset::ResetKey;
 use super::shared::Shared;
 use super::state::State;
 use super::window::Bounded;
@@ -89,7 +90,8 @@ impl QuicTransport {
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport_config);
 
-        let mut endpoint_config = EndpointConfig::default();
+        let mut endpoint_config =
+            config.reset_key.as_ref().map_or_else(EndpointConfig::default, ResetKey::endpoint_config);
         endpoint_config
             .max_udp_payload_size(config.datagram_len_max)
             .map_err(|_| BindError::Limit { field: "datagram_len_max", rule: "be from 1200 to 6550" })?;
