@@ -25,6 +25,7 @@ mod observe;
 mod rag;
 mod reach;
 mod report;
+mod reset;
 mod resolve;
 mod revocations;
 mod run;

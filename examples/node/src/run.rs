@@ -38,7 +38,7 @@ use crate::rag::Rag;
 use crate::resolve::Names;
 use crate::revocations::Applied;
 use crate::slow_log::{Delay, SlowLog};
-use crate::{bundles, heal, http, identity, mesh, revocations, signals};
+use crate::{bundles, heal, http, identity, mesh, reset, revocations, signals};
 
 /// The time that a stopping leader waits for another leader.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -139,6 +139,7 @@ async fn start(args: &RunArgs) -> Result<Running> {
     }
     quic.guests = true;
     quic.identity = Some(identity.clone());
+    quic.reset_key = reset::key(&config.data_dir, &log);
     let (transport, mesh) = mesh::transport(&config, &identity, quic, args.control)?;
     let peers = transport.peers();
     observe.starting(&identity, &peers, mesh.as_ref());

@@ -77,9 +77,8 @@ fn known(event: &str) -> Option<(Level, &'static str)> {
             (Level::Warning, "consensus")
         }
         "peer-up" | "listening" | "peer-resolved" | "peer-cleared" => (Level::Info, "mesh"),
-        "peer-silent" | "peer-suspect" | "peer-down" | "peer-unreached" | "peer-unresolved" => {
-            (Level::Warning, "mesh")
-        }
+        "peer-silent" | "peer-suspect" | "peer-down" | "peer-unreached" | "peer-unresolved"
+        | "reset-key-missing" => (Level::Warning, "mesh"),
         "identity-rotated" | "identity-issued" | "issued" | "issuer-listening" | "bundle-changed"
         | "bundle-received" | "federated-bundle" | "federation-changed" | "federation-ended" => {
             (Level::Info, "identity")
