@@ -38,6 +38,12 @@ use crate::random::SplitMix64;
 use crate::storage::{Recovered, Write};
 use crate::trace::Context;
 
+/// How often a replica asks for votes again after a few ticks: longer, on average, than the lease of the
+/// others lasts, whatever the phases of their ticks are.
+const ASK_AGAIN_MAX: u32 = 6;
+/// The longest pause before it asks again, in ticks.
+const ASK_AGAIN_TICKS_MAX: u64 = 3;
+
 /// One member of a Raft group. A protocol engine: it owns no socket, file, clock, thread or random source.
 ///
 /// # The drain contract
@@ -180,6 +186,9 @@ pub struct Replica {
     last_messages: BTreeMap<NodeId, Duration>,
     /// The ticks without a message of the leader, of those that `raft` does not see.
     silent_ticks: u32,
+    /// How often it has asked for votes again after a few ticks, since it last followed a leader or stood for
+    /// election.
+    asked_again: u32,
     /// Members on degraded paths, and whether each has counted as active since.
     degraded: BTreeMap<NodeId, bool>,
     term: u64,
@@ -463,6 +472,7 @@ impl Replica {
             role: StateRole::Follower,
             last_messages: BTreeMap::new(),
             silent_ticks: 0,
+            asked_again: 0,
             degraded: BTreeMap::new(),
             fetching: None,
             transfers: 0,
@@ -712,6 +722,7 @@ impl Replica {
                 self.grant_grace();
                 self.tick();
                 self.draw_election_time();
+                self.ask_again_soon();
             } else {
                 self.end_lease();
             }
@@ -766,6 +777,27 @@ impl Replica {
         let grace = u64::from(self.grace_ticks());
         let ticks = usize::try_from(election + extra + grace).unwrap_or(self.options.election_ticks as usize);
         self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// Lets a replica that has just asked the others whether they would elect it (pre-vote, Ongaro 2014,
+    /// section 9.6) ask again after a few ticks. It is the first to miss the leader, by the phase of its
+    /// ticks or a heartbeat that only others received, and they refuse as long as their lease of the leader
+    /// lasts (section 6.4.1). `raft` asks again after another election time, which doubles the time without a
+    /// leader.
+    ///
+    /// Asking changes no term and no vote. A replica that is cut off asks a few times more in each outage,
+    /// and then as often as `raft` does.
+    fn ask_again_soon(&mut self) {
+        if self.node.raft.state != StateRole::PreCandidate {
+            self.asked_again = 0;
+        } else if self.node.raft.election_elapsed == 0 && self.asked_again < ASK_AGAIN_MAX {
+            self.asked_again += 1;
+            // Different for each replica, so that two of them do not keep asking at the same time.
+            let of_replica = self.options.seed ^ self.options.id.get().rotate_left(32);
+            let pause = 1 + SplitMix64(of_replica ^ u64::from(self.asked_again)).below(ASK_AGAIN_TICKS_MAX);
+            let time = self.node.raft.randomized_election_timeout();
+            self.node.raft.election_elapsed = time.saturating_sub(usize::try_from(pause).unwrap_or(time));
+        }
     }
 
     fn propose(&mut self, token: u64, payload: Bytes, trace: Option<Context>) {

@@ -53,6 +53,36 @@ fn a_crashed_leader_is_replaced() {
     }
 }
 
+/// The first member that misses the leader may ask while the other one still waits for it, by the phases of
+/// their ticks, and asks again soon: it does not wait for another election time.
+#[test]
+fn a_lost_leader_is_replaced_after_one_election_time() {
+    for phase in 0..10 {
+        // In the fourth term member 1 draws an election time of 10 ticks, and member 2 one of 20.
+        let mut cluster =
+            Cluster::with(phase, 3, Machine::default(), |options| options.seed = options.id.get());
+        while cluster.status(3).term < 3 {
+            let other = if cluster.elect() == 1 { 2 } else { 1 };
+            cluster.elect_this(other);
+        }
+        cluster.elect_this(3);
+        cluster.put();
+        // The ticks of a member begin with its process.
+        cluster.crash(1);
+        cluster.run_for(Duration::from_millis(200 + phase * 5));
+        cluster.start(1);
+        cluster.run_for(Duration::from_secs(2));
+        assert_eq!((cluster.leader(), cluster.status(3).term), (Some(3), 4));
+        cluster.crash(3);
+        let died = cluster.now;
+        cluster.run_until("another leader", |cluster| cluster.leader().is_some());
+        // 952 ms in most phases if it asks again after another election time.
+        assert!(cluster.now - died < Duration::from_millis(700), "{:?}", cluster.now - died);
+        cluster.settle();
+        cluster.assert_unharmed();
+    }
+}
+
 /// Pre-vote: a member that was cut off does not return with a term that deposes the leader.
 #[test]
 fn a_member_that_was_cut_off_does_not_disturb_the_leader() {
