@@ -12,6 +12,7 @@ use crate::blob::BlobOptions;
 use crate::coordinator::CoordinatorOptions;
 use crate::crdt::CrdtOptions;
 use crate::scrub::ScrubOptions;
+use crate::seed::random_seed;
 use crate::space::SpaceOptions;
 use crate::state::engine::Engine;
 use crate::trace::Tracing;
@@ -67,7 +68,8 @@ impl NodeOptions {
         NodeOptions {
             folder: folder.into(),
             engine: Engine::default(),
-            consensus: x0_consensus::Options::new(id),
+            // By their ids alone, the same members would draw the same election times in each outage.
+            consensus: x0_consensus::Options::new(id).seed(random_seed()),
             log: WalOptions::default(),
             coordinator: CoordinatorOptions::member(id),
             space: SpaceOptions::default(),
