@@ -6,12 +6,14 @@
 //! transport are compared within each turn, because the speed of a machine drifts.
 //!
 //! Then a ring of namespaces whose links are cut, beside routing daemons; see [`ring`]. Transfers over the
-//! mesh beside plain quinn, and one node with 200 neighbours; see [`load`] and [`neighbours`].
+//! mesh beside plain quinn, a steady service over a lossy path, and one node with 200 neighbours; see
+//! [`load`], [`loss`] and [`neighbours`].
 //!
 //! Then grids of routers of x0-mesh beside those of babel-protocol, both in virtual time, and a grid of
 //! 10,000 routers of which some restart; see [`routes`].
 
 mod load;
+mod loss;
 mod neighbours;
 mod plain;
 mod ring;
@@ -168,7 +170,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{case}");
         rows.extend(case.rows());
     }
-    for cases in [ring::cases, load::cases, neighbours::cases] {
+    for cases in [ring::cases, load::cases, loss::cases, neighbours::cases] {
         for case in cases(options)? {
             println!("{case}");
             rows.extend(case.rows());

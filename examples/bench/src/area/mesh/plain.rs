@@ -38,7 +38,7 @@ fn transport_config() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn bind(server: Option<&Identity>) -> Result<Endpoint> {
+pub(super) fn bind(server: Option<&Identity>) -> Result<Endpoint> {
     let mut endpoint = EndpointConfig::default();
     endpoint.max_udp_payload_size(PACKET_LEN_MAX)?;
     let server = match server {
@@ -53,6 +53,14 @@ fn bind(server: Option<&Identity>) -> Result<Endpoint> {
     };
     let socket = std::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     Ok(Endpoint::new(endpoint, server, socket, Arc::new(quinn::TokioRuntime))?)
+}
+
+pub(super) async fn connect(endpoint: &Endpoint, client: &Identity, to: SocketAddr) -> Result<Connection> {
+    let mut tls = (*client.client_config()).clone();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    client.transport_config(transport_config());
+    Ok(endpoint.connect_with(client, to, "x0-bench")?.await?)
 }
 
 pub(super) fn measure(nodes: &Nodes, load: Load) -> Result<Found> {
@@ -74,11 +82,7 @@ pub(super) fn measure(nodes: &Nodes, load: Load) -> Result<Found> {
         });
         let measured = runtime()?.block_on(async {
             let endpoint = bind(None)?;
-            let mut tls = (*nodes.client.1.client_config()).clone();
-            tls.alpn_protocols = vec![ALPN.to_vec()];
-            let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-            client.transport_config(transport_config());
-            let connection = endpoint.connect_with(client, address.recv()?, "x0-bench")?.await?;
+            let connection = connect(&endpoint, &nodes.client.1, address.recv()?).await?;
             let found = run(&connection, load).await;
             connection.close(VarInt::from_u32(0), b"");
             endpoint.wait_idle().await;
@@ -90,12 +94,12 @@ pub(super) fn measure(nodes: &Nodes, load: Load) -> Result<Found> {
     })
 }
 
-async fn write(stream: &mut SendStream, message: &[u8]) -> Result<()> {
+pub(super) async fn write(stream: &mut SendStream, message: &[u8]) -> Result<()> {
     stream.write_all(&u32::try_from(message.len())?.to_le_bytes()).await?;
     Ok(stream.write_all(message).await?)
 }
 
-async fn read(stream: &mut RecvStream, message: &mut Vec<u8>) -> Result<()> {
+pub(super) async fn read(stream: &mut RecvStream, message: &mut Vec<u8>) -> Result<()> {
     let mut len = [0; 4];
     stream.read_exact(&mut len).await?;
     message.resize(u32::from_le_bytes(len) as usize, 0);

@@ -29,7 +29,10 @@ pub(super) fn channel(nodes: &Nodes, load: Load) -> Result<Found> {
     })
 }
 
-fn bind((node, identity): &(NodeId, Identity), peer: Option<(NodeId, SocketAddr)>) -> Result<QuicTransport> {
+pub(super) fn bind(
+    (node, identity): &(NodeId, Identity),
+    peer: Option<(NodeId, SocketAddr)>,
+) -> Result<QuicTransport> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut options = QuicOptions::new(*node, any, identity.server_config(), identity.client_config());
     options.peers.extend(peer);
