@@ -267,6 +267,7 @@ impl From<WriteError> for Stop {
 impl Established {
     /// Carries messages until the connection ends.
     pub(super) async fn run(self, shared: Arc<Shared>, peer: NodeId) {
+        let _user = shared.spares.user();
         let Established { connection, adopted, control } = self;
         let epoch = adopted.epoch;
         let violation = Arc::new(OnceLock::new());
@@ -297,8 +298,6 @@ impl Established {
             }
         };
         tasks.shared.change(|state, wakers| state.end(peer, epoch, reason, wakers));
-        // No other connection may ever shrink them.
-        tasks.shared.spares.clear();
         set.shutdown().await;
     }
 }

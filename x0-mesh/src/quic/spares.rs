@@ -8,7 +8,8 @@ use bytes::Bytes;
 /// back to the system, and each page of it that is used again is a page fault.
 const SPARE_LEN_MIN: usize = 64 << 10;
 
-/// Buffers that were used, at most `len_max` bytes of them: those that were kept last.
+/// Buffers that were used, at most `len_max` bytes of them: those that were kept last. There are none while
+/// there is no [`User`], which would drop those that are not needed.
 #[derive(Debug)]
 pub(super) struct Spares {
     len_max: usize,
@@ -23,6 +24,23 @@ struct Kept {
     len: usize,
     /// The fewest that there were since the last call of [`Spares::shrink`]: so many were not needed.
     unused: usize,
+    /// How many [`User`]s there are.
+    users: usize,
+}
+
+/// A connection: it calls [`Spares::shrink`] from time to time.
+#[derive(Debug)]
+pub(super) struct User(Arc<Spares>);
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let mut kept = self.0.lock();
+        kept.users -= 1;
+        let dropped = if kept.users == 0 { std::mem::take(&mut *kept) } else { Kept::default() };
+        // The system takes its memory back after the lock is free.
+        drop(kept);
+        drop(dropped);
+    }
 }
 
 impl Kept {
@@ -39,12 +57,19 @@ impl Spares {
         Arc::new(Spares { len_max, kept: Mutex::default() })
     }
 
+    /// Notes a connection. Buffers are kept until the last of them is dropped.
+    pub(super) fn user(self: &Arc<Self>) -> User {
+        self.lock().users += 1;
+        User(Arc::clone(self))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // The state is consistent between any two statements, so a panic elsewhere does not spoil it.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a buffer whose content is not needed any more, instead of those that were kept first.
+    /// Keeps a buffer whose content is not needed any more, instead of those that were kept first. Without a
+    /// [`User`] the buffer is dropped: QUIC and the owner may return it after the last connection has ended.
     pub(super) fn keep(&self, mut buffer: Vec<u8>) {
         let len = buffer.capacity();
         if len < SPARE_LEN_MIN || len > self.len_max {
@@ -53,6 +78,9 @@ impl Spares {
         buffer.clear();
         let mut dropped = Vec::new();
         let mut kept = self.lock();
+        if kept.users == 0 {
+            return;
+        }
         while kept.len + len > self.len_max {
             dropped.push(kept.remove(0));
         }
@@ -79,12 +107,6 @@ impl Spares {
         let dropped: Vec<_> = (0..kept.unused).map(|_| kept.remove(0)).collect();
         kept.unused = kept.buffers.len();
         drop(kept);
-        drop(dropped);
-    }
-
-    /// Drops all buffers.
-    pub(super) fn clear(&self) {
-        let dropped = std::mem::take(&mut *self.lock());
         drop(dropped);
     }
 
@@ -129,6 +151,7 @@ mod tests {
     #[test]
     fn buffers_that_were_kept_last_are_used_again() {
         let spares = Spares::new(400 * KIB);
+        let _user = spares.user();
         assert_eq!(spares.take(100 * KIB), None);
         for len in [63, 401] {
             spares.keep(buffer(len * KIB));
@@ -152,6 +175,7 @@ mod tests {
     #[test]
     fn buffers_that_are_not_needed_are_dropped() {
         let spares = Spares::new(400 * KIB);
+        let _user = spares.user();
         let count = || spares.lock().buffers.len();
         for _ in 0..4 {
             spares.keep(buffer(100 * KIB));
@@ -168,14 +192,33 @@ mod tests {
             spares.shrink();
         }
         assert_eq!((count(), spares.lock().len), (0, 0));
+    }
+
+    /// Buffers also come back after the end of a connection: from QUIC, and from the owner.
+    #[test]
+    fn nothing_is_kept_without_a_connection() {
+        let spares = Spares::new(400 * KIB);
+        let len = || spares.lock().len;
+        let users = [spares.user(), spares.user()];
+        let [first, last] = [0; 2].map(|_| spares.lend(buffer(100 * KIB)));
+        drop(first);
+        let [one, other] = users;
+        drop(one);
+        assert_eq!(len(), 100 * KIB, "the other connection goes on");
+        drop(other);
+        assert_eq!(len(), 0);
+        drop(last);
         spares.keep(buffer(100 * KIB));
-        spares.clear();
-        assert_eq!((count(), spares.lock().len), (0, 0));
+        assert_eq!(len(), 0, "nothing would drop them");
+        let _user = spares.user();
+        spares.keep(buffer(100 * KIB));
+        assert_eq!(len(), 100 * KIB);
     }
 
     #[test]
     fn a_lent_buffer_comes_back_with_the_last_of_its_bytes() {
         let spares = Spares::new(400 * KIB);
+        let user = spares.user();
         let bytes = spares.lend(buffer(100 * KIB));
         let part = bytes.slice(5..9);
         drop(bytes);
@@ -184,7 +227,7 @@ mod tests {
         assert!(spares.take(100 * KIB).is_some());
         assert_eq!(spares.lend(buffer(3)), buffer(3));
         let late = spares.lend(buffer(100 * KIB));
-        drop(spares);
+        drop((user, spares));
         assert_eq!(late.len(), 100 * KIB);
     }
 }
