@@ -322,7 +322,7 @@ impl Tasks {
         let mut is_silent = false;
         loop {
             sleep(if is_silent { expected / 16 } else { expected }).await;
-            self.shared.spares.shrink();
+            self.shared.spares.shrink(self.shared.config.keep_alive);
             let before = std::mem::replace(&mut received, self.connection.stats().udp_rx.datagrams);
             let was_silent = std::mem::replace(&mut is_silent, received == before);
             if is_silent != was_silent {

@@ -1,8 +1,10 @@
 //! Buffers of long messages, for the next ones.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 /// A shorter buffer costs the system too little to be kept. A longer one is memory that the allocator gives
 /// back to the system, and each page of it that is used again is a page fault.
@@ -26,6 +28,8 @@ struct Kept {
     unused: usize,
     /// How many [`User`]s there are.
     users: usize,
+    /// When [`Spares::shrink`] last dropped what was not needed.
+    shrunk_at: Option<Instant>,
 }
 
 /// A connection: it calls [`Spares::shrink`] from time to time.
@@ -101,9 +105,15 @@ impl Spares {
         Some(kept.remove(at))
     }
 
-    /// Drops the buffers that were not needed since the last call. To be called from time to time.
-    pub(super) fn shrink(&self) {
+    /// Drops the buffers that were not needed since it last did so, unless that is less than `interval` ago:
+    /// each connection calls it from time to time, however many there are.
+    pub(super) fn shrink(&self, interval: Duration) {
+        let now = Instant::now();
         let mut kept = self.lock();
+        if kept.shrunk_at.is_some_and(|at| now.saturating_duration_since(at) < interval) {
+            return;
+        }
+        kept.shrunk_at = Some(now);
         let dropped: Vec<_> = (0..kept.unused).map(|_| kept.remove(0)).collect();
         kept.unused = kept.buffers.len();
         drop(kept);
@@ -180,16 +190,21 @@ mod tests {
         for _ in 0..4 {
             spares.keep(buffer(100 * KIB));
         }
-        spares.shrink();
+        spares.shrink(Duration::ZERO);
         assert_eq!(count(), 4, "they are new");
         let taken = [0; 3].map(|_| spares.take(100 * KIB));
         for buffer in taken.into_iter().flatten() {
             spares.keep(buffer);
         }
-        spares.shrink();
+        spares.shrink(Duration::ZERO);
         assert_eq!(count(), 3, "one was never taken");
+        // Other connections call it too.
+        for _ in 0..10 {
+            spares.shrink(Duration::from_secs(3600));
+        }
+        assert_eq!(count(), 3, "the interval is not over");
         for _ in 0..2 {
-            spares.shrink();
+            spares.shrink(Duration::ZERO);
         }
         assert_eq!((count(), spares.lock().len), (0, 0));
     }
