@@ -822,10 +822,38 @@ fn a_link_that_leads_where_another_one_works_ends() {
     let ended = net.nodes[1].link(PORT, node(1), 2).unwrap();
     net.nodes[1].handle(net.now, Input::Ended { link: ended }).unwrap();
     cut(&mut net, false);
-    net.run(2 * SECOND);
+    net.run(3 * SECOND);
     for node in &net.nodes {
         let links: Vec<_> = node.links().map(|link| (link.number, link.state)).collect();
         assert_eq!(links, [(0, LivenessState::Up), (1, LivenessState::Up)]);
+    }
+}
+
+/// Two links over one path, with keys that both ends have, come up one after the other when an outage ends,
+/// and not in the same order at each end: neither end gives up one of them.
+#[test]
+fn links_over_one_path_outlive_an_outage_in_any_phase() {
+    for phase in 0..60 {
+        let mut net = Net::new(2);
+        net.delay = 40 * MS;
+        net.join_as(0, address);
+        net.run(phase % 7 * 9 * MS);
+        net.join_as(1, address);
+        net.run(SECOND + phase * 11 * MS);
+        // The ends notice the outage at different times, and so probe in different phases.
+        net.cut.insert((1, 2), true);
+        net.run(phase % 5 * 13 * MS);
+        net.cut.insert((2, 1), true);
+        net.run(3 * SECOND);
+        assert!(net.links().iter().all(|link| link.1 == LivenessState::Down), "phase {phase}");
+        net.cut(1, 2, false);
+        net.run(2 * SECOND);
+        for node in &net.nodes {
+            let links: Vec<_> = node.links().map(|link| (link.number, link.state)).collect();
+            let up = LivenessState::Up;
+            assert_eq!(links, [(0, up), (1, up)], "node {}, phase {phase}", node.local());
+            assert_eq!(node.paths().count(), 1, "node {}, phase {phase}", node.local());
+        }
     }
 }
 

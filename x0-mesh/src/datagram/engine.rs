@@ -397,6 +397,7 @@ impl Datagrams {
         if let Some(since) = link.down_since.take() {
             self.down.remove(&(since, id));
         }
+        link.up_since = if is_down { None } else { link.up_since.or(Some(self.now)) };
         if is_down {
             link.down_since = Some(self.now);
             self.down.insert((self.now, id));
@@ -404,17 +405,23 @@ impl Datagrams {
         }
     }
 
-    /// Whether a link is down while another link leads to the same address of the peer. Only new keys bring
-    /// it up, and a dial to the address renews those of the other link: after a restart, for example, the
-    /// peer has chosen another number for the address.
+    /// Whether a link is down while another link to the same address of the peer works: it is up, and was
+    /// heard a second after it came up and after the link went down. If both ends had the keys of the link,
+    /// it would be up as well. Only new keys bring it up, and a dial to the address renews those of the other
+    /// link: after a restart, for example, the peer has chosen another number for the address.
+    ///
+    /// Two links whose keys both ends have go down one after the other in an outage, and come up one after
+    /// the other after it, not in the same order at each end. An end that did not wait would end another link
+    /// than its peer, and no link would be left.
     fn is_superseded(&self, link: &Link) -> bool {
-        if link.down_since.is_none_or(|since| self.now < since + DOWN_REUSABLE) {
-            return false;
-        }
+        let Some(down_since) = link.down_since else { return false };
+        let works = |other: &Link| {
+            let since = other.up_since.map(|since| since.max(down_since) + DOWN_REUSABLE);
+            since.zip(other.heard_at).is_some_and(|(since, heard_at)| since <= heard_at)
+        };
         let mut ids = self.by_peer.range((link.port, link.peer, 0)..=(link.port, link.peer, u8::MAX));
         ids.any(|(_, id)| {
-            let other = self.links.get(*id);
-            other.is_some_and(|other| other.address == link.address && other.down_since.is_none())
+            self.links.get(*id).is_some_and(|other| other.address == link.address && works(other))
         })
     }
 

@@ -54,6 +54,10 @@ pub(super) struct Link {
     notified: Option<Notified>,
     /// Since when the link is down, or has the keys of a new connection and is not up yet.
     pub(super) down_since: Option<Duration>,
+    /// Since when the link is up or degraded.
+    pub(super) up_since: Option<Duration>,
+    /// When the last authentic frame arrived.
+    pub(super) heard_at: Option<Duration>,
     /// The timeout of the link, as [`Links`](super::links::Links) knows it.
     pub(super) due: Option<Duration>,
     /// As the router knows it; `None` while it is down.
@@ -107,6 +111,8 @@ impl Link {
             seen_as: None,
             notified: None,
             down_since: None,
+            up_since: None,
+            heard_at: None,
             due: None,
             cost: None,
             lengths: Lengths::new(frame_len_max),

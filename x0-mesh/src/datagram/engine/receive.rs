@@ -86,6 +86,7 @@ impl Datagrams {
         let number = protection.check(low)?;
         let len = frame.len();
         let (plain, is_newest) = protection.open(number, frame, sessions)?;
+        link.heard_at = Some(self.now);
         link.received_frames += 1;
         link.received_bytes += len as u64;
         // The neighbour is where its newest authentic frame came from.
