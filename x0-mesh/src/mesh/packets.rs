@@ -51,6 +51,17 @@ struct Waiting {
 
 /// The bytes that a batch occupies besides its space.
 const BATCH_SIZE: usize = 128;
+
+/// A batch that is to wait, and one whose space is free. A batch that fills little of its space waits in a
+/// copy: many short ones would else occupy many times their bytes.
+pub(super) fn compact(batch: Batch) -> (Batch, Option<Batch>) {
+    if batch.space_len() > 4 * (batch.bytes().len() + BATCH_SIZE) {
+        (batch.clone(), Some(batch))
+    } else {
+        (batch, None)
+    }
+}
+
 /// Batches that were read, and whose space is kept for the next ones.
 const READ_MAX: usize = 8;
 
@@ -95,14 +106,16 @@ impl Packets {
     }
 
     /// Adds packets. Returns a batch that is not needed any more, if there is one: one that was read, or
-    /// this one for lack of room.
+    /// this one, for lack of room or because a copy of it waits.
     pub(super) fn push(&self, from: SocketAddr, ecn: Ecn, packets: Batch) -> Option<Batch> {
         let (waker, handled) = self.change(|state| {
             if state.size >= self.size_max {
                 return (None, Some(packets));
             }
+            // The first one is read soon.
+            let (packets, spare) = if state.batches.is_empty() { (packets, None) } else { compact(packets) };
             state.push(from, ecn, packets);
-            (state.waker.take(), state.read.pop())
+            (state.waker.take(), spare.or_else(|| state.read.pop()))
         });
         if let Some(waker) = waker {
             waker.wake();
@@ -225,5 +238,36 @@ mod tests {
         packets.push(from, Ecn::Ect0, Batch::from(&b"one"[..]));
         let popped = packets.poll_pop(&mut Context::from_waker(Waker::noop()));
         assert_eq!(popped, Poll::Ready((NodeId::new(7).unwrap(), b"one".to_vec())));
+    }
+
+    /// A batch of this length in the space of a long one.
+    fn in_long_space(len: usize) -> Batch {
+        let mut batch = Batch::from(&vec![7; len][..]);
+        batch.end().reserve_exact(64_000 - len);
+        batch
+    }
+
+    #[test]
+    fn short_batches_do_not_fill_the_queue_with_their_spaces() {
+        let from = super::super::address::address(NodeId::new(7).unwrap());
+        let packets = Packets::new(1 << 20);
+        for number in 0..100 {
+            let handled = packets.push(from, Ecn::Ect0, in_long_space(100));
+            let space_len = handled.map(|batch| batch.space_len());
+            // The first one is read soon, and is not copied.
+            assert_eq!(space_len, (number > 0).then_some(64_000));
+        }
+        // A batch that fills a good part of its space is not copied either.
+        assert_eq!(packets.push(from, Ecn::Ect0, in_long_space(20_000)), None);
+        let lens = || read(&packets, 64_000).into_iter().map(|(len, ..)| len);
+        let mut found: Vec<usize> = Vec::new();
+        loop {
+            let before = found.len();
+            found.extend(lens());
+            if found.len() == before {
+                break;
+            }
+        }
+        assert_eq!(found, [&[100; 100][..], &[20_000]].concat());
     }
 }
