@@ -248,8 +248,8 @@ impl Core {
             match output {
                 Output::Transmit { port, to, frames } => {
                     let port = usize::try_from(port.0).ok().and_then(|number| self.ports.get_mut(number));
-                    if let Some(port) = port {
-                        port.push(to, frames);
+                    if let Some(handled) = port.and_then(|port| port.push(to, frames)) {
+                        self.engine.reuse(handled);
                     }
                 }
                 Output::Datagrams { source, ecn, payloads } => {

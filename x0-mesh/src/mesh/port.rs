@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::packets::compact;
 use super::port_socket::PortSocket;
 use crate::datagram::{Batch, Datagrams, PortId};
 use crate::link::Link;
@@ -79,12 +80,18 @@ impl Port {
         PortFacts { port, local: self.socket.local(), failure }
     }
 
-    pub(super) fn push(&mut self, to: SocketAddr, bytes: Batch) {
+    /// Adds frames. Returns a batch that is not needed any more, if there is one: this one, because it is
+    /// lost or a copy of it waits.
+    pub(super) fn push(&mut self, to: SocketAddr, bytes: Batch) -> Option<Batch> {
         // Neither a frame nor a packet of QUIC is empty, and a link takes no empty ones.
-        if self.link.is_some() && self.outgoing_len < OUTGOING_LEN_MAX && !bytes.bytes().is_empty() {
-            self.outgoing_len += bytes.bytes().len();
-            self.outgoing.push_back(Outgoing { to, bytes, sent: 0 });
+        if self.link.is_none() || self.outgoing_len >= OUTGOING_LEN_MAX || bytes.bytes().is_empty() {
+            return Some(bytes);
         }
+        // The first one is sent soon.
+        let (bytes, spare) = if self.outgoing.is_empty() { (bytes, None) } else { compact(bytes) };
+        self.outgoing_len += bytes.bytes().len();
+        self.outgoing.push_back(Outgoing { to, bytes, sent: 0 });
+        spare
     }
 
     /// Sends what waits, as far as the link takes it.

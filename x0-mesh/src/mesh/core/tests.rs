@@ -262,6 +262,24 @@ impl Pair {
     }
 }
 
+/// Short batches that wait for a busy port do not occupy the spaces of long ones.
+#[test]
+fn frames_that_wait_for_a_port_occupy_little_more_than_their_length() {
+    let wire = Arc::new(Mutex::new(Wire { room: Some(0), ..Wire::default() }));
+    let link = ScriptedLink { wire, takes_many: true, peer: at(2) };
+    let mut port = Port::new(Box::new(link), Arc::new(PortSocket::new(at(1))), None);
+    let mut push = |len: usize| {
+        let mut batch = Batch::from(&vec![7; len][..]);
+        batch.end().reserve_exact(64_000 - len);
+        port.push(at(2), batch).map(|batch| batch.space_len())
+    };
+    // The first one would be sent at once.
+    assert_eq!([1000; 3].map(&mut push), [None, Some(64_000), Some(64_000)]);
+    assert_eq!(push(20_000), None);
+    // A batch that is lost is handed back too.
+    assert_eq!(push(0), Some(64_000));
+}
+
 /// A queue that lasts is marked: after 128 frames without a pause, which took 500 us.
 #[test]
 fn datagrams_that_wait_in_a_lasting_queue_are_marked() {
