@@ -44,10 +44,11 @@ pub struct QuicOptions {
     /// unless set.
     pub bulk_streams: u8,
     /// How many bytes of one lane to one peer wait to be sent before the lane is full. A single message may
-    /// be longer. 4 MiB unless set.
+    /// be longer, and the buffer of a bulk message up to twice as long as the message. 4 MiB unless set.
     pub send_queue_len_max: usize,
     /// How many bytes of one lane from one peer wait to be received before the peer is slowed down. A single
-    /// message may be longer. 4 MiB unless set.
+    /// message may be longer, and the buffer of a bulk message up to twice as long as the message. 4 MiB
+    /// unless set.
     pub receive_queue_len_max: usize,
     /// How many bytes of one stream may be on the way, which bounds the speed of a lane over a given distance
     /// (RFC 9000 §4.1). 4 MiB unless set.
