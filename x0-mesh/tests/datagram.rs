@@ -433,7 +433,6 @@ fn batches_that_are_given_back_change_no_frame() {
         net.send(1, 3, &[0; 100]).unwrap();
         net.run(SECOND);
     }
-    let mut spaces = BTreeMap::new();
     for round in 0_usize..200 {
         // Single datagrams and long batches, each with a last datagram of another length.
         let (count, len) = (round % 7 * (round % 11), 300 + 13 * (round % 60));
@@ -446,7 +445,6 @@ fn batches_that_are_given_back_change_no_frame() {
                     found.push((to, batch.item_len(), batch.bytes().to_vec()));
                     hand_over(net, at, at + 1, &batch, false);
                     if is_given_back {
-                        *spaces.entry(batch.bytes().as_ptr()).or_insert(0) += 1;
                         // The content of the space does not matter.
                         batch.items_mut().for_each(|frame| frame.fill(0xff));
                         net.nodes[at - 1].reuse(batch);
@@ -465,7 +463,6 @@ fn batches_that_are_given_back_change_no_frame() {
         assert!(found[0] == found[1], "round {round}");
         assert!(found[1].iter().map(|(.., bytes)| bytes.len()).sum::<usize>() >= payloads.len());
     }
-    assert!(spaces.values().any(|uses| *uses > 50), "each batch has a space of its own: {spaces:?}");
 }
 
 /// What node 2 knows and has done: its next hop to the last node, bytes of datagrams that it has sent to each
