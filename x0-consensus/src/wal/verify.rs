@@ -44,7 +44,8 @@ impl fmt::Debug for WalReport {
 impl Wal {
     /// Verifies the log in this folder: every record, the manifest, and every block of the snapshot. The log
     /// must be closed. Nothing is changed, except that a file for the lock is created if there is none. Calls
-    /// `progress` with the bytes that were read since the last call.
+    /// `progress` with the bytes that were read since the last call. The log stays locked until the report is
+    /// dropped.
     ///
     /// ```
     /// use x0_consensus::{Wal, WalOptions};
