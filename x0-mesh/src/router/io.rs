@@ -110,9 +110,10 @@ pub enum Report {
         silence: Duration,
     },
     /// A neighbour answers at more addresses on one port than this node has numbers for links to it: the
-    /// address is not used. Detected by [`mesh`](crate::mesh), at each dial.
+    /// address is not used. Detected by [`mesh`](crate::mesh), at each dial. Its findings have only the last
+    /// one of several such addresses of a neighbour.
     #[error(
-        "{address} of {neighbour} is not used: links to its other addresses on the port have all numbers; configure fewer addresses of it"
+        "{address} of {neighbour} is not used: links to its other addresses on the port have all numbers; if they are configured, configure fewer"
     )]
     AddressUnused {
         /// The neighbour.
