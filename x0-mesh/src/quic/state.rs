@@ -333,6 +333,9 @@ impl State {
     /// wait for its first epoch learn from the event that there will be none.
     pub(super) fn give_up(&mut self, id: NodeId, reason: DownReason, wakers: &mut Vec<Waker>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        // A peer that is listed again before its last event is polled is the same entry: its first attempt
+        // that fails is an event, whatever the reason.
+        peer.last_failure = None;
         if std::mem::take(&mut peer.is_reaching) {
             self.report_failed(id, reason, wakers);
         }
@@ -517,6 +520,25 @@ mod tests {
         state.finish(RecvError::Failed { detail: Arc::clone(&detail) }, &mut Vec::new());
         let kind = PeerEventKind::Down { epoch: 1, reason: DownReason::Failed { detail } };
         assert_eq!(state.next_event(), Some(PeerEvent { peer: other, kind }));
+        assert_eq!(state.next_event(), None);
+    }
+
+    /// The peer is removed, and listed again, while the event of its first failure waits.
+    #[test]
+    fn a_peer_that_is_listed_again_fails_with_an_event_of_its_own() {
+        let [one, other] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let mut state = State::new(one, 1, 1, 1);
+        for _ in 0..2 {
+            state.peer(other).is_reaching = true;
+            for _ in 0..3 {
+                state.fail(other, DownReason::Expired, &mut Vec::new());
+            }
+            state.give_up(other, DownReason::Local, &mut Vec::new());
+        }
+        let kinds = [1, 2].map(|epoch| PeerEventKind::Down { epoch, reason: DownReason::Expired });
+        for kind in kinds {
+            assert_eq!(state.next_event(), Some(PeerEvent { peer: other, kind }));
+        }
         assert_eq!(state.next_event(), None);
     }
 }
