@@ -273,7 +273,10 @@ impl CausalMap {
                 }
             }
             Phase::Join(mut join) => {
-                self.renew_floor(&mut join);
+                // Once for many collections: entries that are not computed yet will see the floor anyway.
+                if !join.is_more() {
+                    self.renew_floor(&mut join);
+                }
                 if join.is_more() {
                     self.compute_some(&mut join, items_max);
                     Some(Phase::Join(join))
