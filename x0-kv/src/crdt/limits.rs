@@ -51,13 +51,8 @@ pub enum CrdtLimitError {
         limit: u32,
     },
     /// A removal names too many times.
-    #[error(
-        "the removal names {count} times: it takes at most {SEEN_MAX}; pass the times of one key's siblings"
-    )]
-    SeenTooMany {
-        /// How many times it names.
-        count: usize,
-    },
+    #[error("the removal names more than {SEEN_MAX} times: pass the times of one key's siblings")]
+    SeenTooMany,
 }
 
 pub(crate) fn check_key(key: &[u8]) -> Result<(), CrdtLimitError> {
@@ -77,7 +72,7 @@ pub(crate) fn check_value(value: &[u8]) -> Result<(), CrdtLimitError> {
 
 pub(crate) fn check_seen(seen: &[u64]) -> Result<(), CrdtLimitError> {
     if seen.len() > SEEN_MAX {
-        return Err(CrdtLimitError::SeenTooMany { count: seen.len() });
+        return Err(CrdtLimitError::SeenTooMany);
     }
     Ok(())
 }
