@@ -14,7 +14,7 @@ pub const VALUE_LEN_MAX: usize = x0_crdt::VALUE_LEN_MAX;
 /// answer at their longest.
 pub const SIBLINGS_MAX: usize = 32;
 /// Most times that one [`delete_seen`](crate::crdt::CrdtStore::delete_seen) takes: more than a key has
-/// values, because each value is of another writer.
+/// values in practice, because each value is of another incarnation of a member.
 pub const SEEN_MAX: usize = 1024;
 /// Most keys that one [`clear`](crate::crdt::CrdtStore::clear) removes.
 pub const CLEAR_KEYS_MAX: usize = 1024;
