@@ -12,9 +12,10 @@
 //!
 //! # Guards
 //! - No supervisor, no restart: the process would stay dead.
-//! - Memory that the process frees within [`FLOOR_WINDOW`] is no leak: the least share within that time must
-//!   rise. So a leak that uses all memory up in less time is left to the kernel and the supervisor, and
-//!   memory that is freed more rarely counts as a leak while it rises.
+//! - Memory that the process frees within [`FLOOR_WINDOW`] is no leak, and neither is a rise that has ended:
+//!   the least and the highest share within that time must rise. So a leak that uses all memory up in less
+//!   time is left to the kernel and the supervisor, and memory that rises for longer counts as a leak while
+//!   it rises, also when it is freed later.
 //! - A process that begins beyond the threshold needs that much: its memory leads to no restart.
 //! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
 //!   has a wrong or expired identity, and a restart would end the connections that are left.
@@ -85,8 +86,9 @@ use crate::{
 
 /// Signal of the process: its memory, as a share of what it may use.
 pub const MEMORY_SHARE: &str = "memory_share";
-/// Signal of the process: the share of its memory by which its floor grows in an hour, 0 without a lasting
-/// trend. The floor is the least [`MEMORY_SHARE`] within [`FLOOR_WINDOW`]. The healer computes both.
+/// Signal of the process: the share of its memory by which its floor and its ceiling grow in an hour, the
+/// slower of the two; 0 without a lasting trend. They are the least and the highest [`MEMORY_SHARE`] within
+/// [`FLOOR_WINDOW`]. The healer computes all three.
 pub const MEMORY_RISE: &str = "memory_rise_per_hour";
 /// Signal of the process: how long it has not been connected to any other member.
 pub const ISOLATED: &str = "isolated_seconds";
@@ -234,8 +236,8 @@ pub fn sample(
     if let Some(share) = observation.memory_share {
         reading(healer, MEMORY_SHARE, share)?;
         let view = healer.knowledge_mut();
+        let rise = view.rise.observe(now, share).0;
         view.begins_beyond.get_or_insert(share >= view.memory_limit);
-        let rise = view.rise.observe(now, share);
         reading(healer, MEMORY_RISE, rise.min(1e9))?;
     }
     Ok(())

@@ -12,53 +12,87 @@ const KEPT_EVERY: Duration = Duration::from_secs(1);
 /// The times between two readings of the two trends: leaks of minutes and of hours.
 const TREND_EVERY: [Duration; 2] = [Duration::from_millis(900), Duration::from_secs(60)];
 
-/// The rise of the memory of a process: that of its floor, the least share within [`FLOOR_WINDOW`].
+/// The rise of the memory of a process: that of its floor and its ceiling, the least and the highest share
+/// within [`FLOOR_WINDOW`]. The slower of the two counts.
 ///
 /// While memory is in use, a leak and memory that is freed later look alike. The floor distinguishes them: a
-/// leak raises it, and memory that is freed within the window does not, whatever its height.
+/// leak raises it, and memory that is freed within the window does not, whatever its height. The floor
+/// repeats a rise when the window has passed, also one that has ended. The ceiling has a rise at once, and is
+/// flat by then.
 #[derive(Debug)]
 pub(super) struct Rise {
-    /// The readings of the window that may become the floor: each is below all that follow it.
-    kept: VecDeque<(Duration, f64)>,
-    /// Two trends of the floor, each with the time of its last reading and its verdict per hour.
-    trends: [(Trend, Option<Duration>, f64); 2],
+    floor: Least,
+    /// The least of the negated readings.
+    ceiling: Least,
+    trends: [Trends; 2],
 }
 
 impl Rise {
     pub(super) fn new() -> Rise {
-        // Nothing depends on when a limit is reached.
-        let trend = || (Trend::new(1e3), None, 0.0);
-        Rise { kept: VecDeque::new(), trends: [trend(), trend()] }
+        Rise { floor: Least::default(), ceiling: Least::default(), trends: TREND_EVERY.map(Trends::new) }
     }
 
-    /// The rise in an hour, after a reading that is in its range, at a time that does not run backwards.
-    pub(super) fn observe(&mut self, now: Duration, share: f64) -> f64 {
-        let floor = self.floor(now, share);
-        for ((trend, last, rise), every) in self.trends.iter_mut().zip(TREND_EVERY) {
-            if last.is_some_and(|last| now.saturating_sub(last) < every) {
-                continue;
-            }
-            *last = Some(now);
-            *rise = match trend.observe(now, floor) {
-                Ok(TrendVerdict::Exhausting { slope, .. }) => slope.abs() * 3600.0,
-                _ => 0.0,
-            };
+    /// The rise in an hour and the ceiling, after a reading that is in its range, at a time that does not run
+    /// backwards.
+    pub(super) fn observe(&mut self, now: Duration, share: f64) -> (f64, f64) {
+        let (floor, ceiling) = (self.floor.observe(now, share), -self.ceiling.observe(now, -share));
+        for trends in &mut self.trends {
+            trends.observe(now, floor, ceiling);
         }
-        self.trends.iter().map(|(_, _, rise)| *rise).fold(0.0, f64::max)
+        (self.trends.iter().map(|trends| trends.rise).fold(0.0, f64::max), ceiling)
+    }
+}
+
+/// The trends of the floor and the ceiling, over readings of the same times.
+#[derive(Debug)]
+struct Trends {
+    /// The time between two readings.
+    every: Duration,
+    floor: Trend,
+    ceiling: Trend,
+    last: Option<Duration>,
+    /// The rise in an hour, as of the last reading.
+    rise: f64,
+}
+
+impl Trends {
+    fn new(every: Duration) -> Trends {
+        // Nothing depends on when a limit is reached.
+        Trends { every, floor: Trend::new(1e3), ceiling: Trend::new(1e3), last: None, rise: 0.0 }
     }
 
-    /// The least share within the window.
-    fn floor(&mut self, now: Duration, share: f64) -> f64 {
-        while self.kept.back().is_some_and(|(_, kept)| *kept >= share) {
+    fn observe(&mut self, now: Duration, floor: f64, ceiling: f64) {
+        if self.last.is_some_and(|last| now.saturating_sub(last) < self.every) {
+            return;
+        }
+        self.last = Some(now);
+        let slope = |trend: &mut Trend, value| match trend.observe(now, value) {
+            Ok(TrendVerdict::Exhausting { slope, .. }) => slope.abs() * 3600.0,
+            _ => 0.0,
+        };
+        self.rise = slope(&mut self.floor, floor).min(slope(&mut self.ceiling, ceiling));
+    }
+}
+
+/// The least of the readings within [`FLOOR_WINDOW`].
+#[derive(Debug, Default)]
+struct Least {
+    /// The readings of the window that may become the least: each is below all that follow it.
+    kept: VecDeque<(Duration, f64)>,
+}
+
+impl Least {
+    fn observe(&mut self, now: Duration, value: f64) -> f64 {
+        while self.kept.back().is_some_and(|(_, kept)| *kept >= value) {
             self.kept.pop_back();
         }
         while self.kept.front().is_some_and(|(at, _)| now.saturating_sub(*at) > FLOOR_WINDOW) {
             self.kept.pop_front();
         }
         if self.kept.back().is_none_or(|(at, _)| now.saturating_sub(*at) >= KEPT_EVERY) {
-            self.kept.push_back((now, share));
+            self.kept.push_back((now, value));
         }
-        self.kept.front().map_or(share, |(_, floor)| *floor)
+        self.kept.front().map_or(value, |(_, least)| *least)
     }
 }
 
@@ -69,8 +103,8 @@ mod tests {
     const TICK: Duration = Duration::from_millis(100);
 
     #[test]
-    fn a_floor_is_the_least_share_of_its_window_and_keeps_a_bounded_number_of_readings() {
-        let mut rise = Rise::new();
+    fn the_least_of_a_window_is_found_and_a_bounded_number_of_readings_kept() {
+        let mut least = Least::default();
         let window = 3000;
         let mut seen = Vec::new();
         // Falls and rises of any length.
@@ -79,12 +113,12 @@ mod tests {
             let is_rising = tick / 700 % 3 != 0 || tick > 20_000;
             share += if is_rising { 1e-5 } else { -2e-5 };
             seen.push(share);
-            let floor = rise.floor(TICK * tick, share);
+            let floor = least.observe(TICK * tick, share);
             let from = seen.len().saturating_sub(window + 1);
-            let least = seen[from..].iter().copied().fold(f64::INFINITY, f64::min);
+            let expect = seen[from..].iter().copied().fold(f64::INFINITY, f64::min);
             // A reading of the last second may be left out.
-            assert!(floor >= least && floor - least < 1e-5 * 11.0, "{tick}: {floor} and not {least}");
-            assert!(rise.kept.len() <= 302, "{}", rise.kept.len());
+            assert!(floor >= expect && floor - expect < 1e-5 * 11.0, "{tick}: {floor} and not {expect}");
+            assert!(least.kept.len() <= 302, "{}", least.kept.len());
         }
     }
 }

@@ -103,6 +103,20 @@ fn memory_that_is_freed_again_and_again_is_no_leak() {
     }
 }
 
+/// Ramps after which the memory stays: caches that fill after the start, and an import. The floor repeats
+/// each of them five minutes later.
+#[test]
+fn memory_that_has_risen_and_stays_is_no_leak() {
+    for ramp in [10, 60, 300] {
+        let risen = |second: u32| (f64::from(second) / f64::from(ramp)).min(1.0);
+        let warm = |second: u32| well(0.1 + 0.77 * risen(second));
+        let loaded = |second: u32| well(0.5 + 0.37 * risen(second.saturating_sub(1500)));
+        for (asked, records) in [hour(&active(), warm, Ok(())), hour(&active(), loaded, Ok(()))] {
+            assert!(asked.is_empty() && records.is_empty(), "{ramp}: {asked:?} {records:?}");
+        }
+    }
+}
+
 #[test]
 fn memory_that_is_used_and_does_not_rise_is_no_leak() {
     let steady = |_| well(0.95);
