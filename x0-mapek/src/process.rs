@@ -16,7 +16,8 @@
 //!   the least and the highest share within that time must rise. So a leak that uses all memory up in less
 //!   time is left to the kernel and the supervisor, and memory that rises for longer counts as a leak while
 //!   it rises, also when it is freed later.
-//! - A process that begins beyond the threshold needs that much: its memory leads to no restart.
+//! - A process that begins beyond the threshold needs that much: its memory leads to no restart until it has
+//!   been below the threshold for [`FLOOR_WINDOW`].
 //! - A peer that is down for a reason that no restart cures ([`cures`]) forbids it: this node, or the peer,
 //!   has a wrong or expired identity, and a restart would end the connections that are left.
 //! - After the restart of a voter the other voters that are reached must be a majority. A node that reaches
@@ -161,7 +162,8 @@ pub struct View {
     isolated_limit: Option<f64>,
     readings: Readings<Process>,
     rise: Rise,
-    /// Whether the first share of the memory was beyond the threshold; `None` before it.
+    /// Whether the memory has not been below the threshold for [`FLOOR_WINDOW`] since the first share, which
+    /// was beyond it; `None` before the first one.
     begins_beyond: Option<bool>,
     isolated_since: Option<Duration>,
     observation: Observation,
@@ -236,8 +238,8 @@ pub fn sample(
     if let Some(share) = observation.memory_share {
         reading(healer, MEMORY_SHARE, share)?;
         let view = healer.knowledge_mut();
-        let rise = view.rise.observe(now, share).0;
-        view.begins_beyond.get_or_insert(share >= view.memory_limit);
+        let (rise, ceiling) = view.rise.observe(now, share);
+        view.begins_beyond = Some(view.begins_beyond != Some(false) && ceiling >= view.memory_limit);
         reading(healer, MEMORY_RISE, rise.min(1e9))?;
     }
     Ok(())

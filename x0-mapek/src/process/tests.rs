@@ -130,6 +130,15 @@ fn memory_that_is_used_and_does_not_rise_is_no_leak() {
     }
 }
 
+/// A peak of the first samples, of the replay of a log for instance, is not what the process needs.
+#[test]
+fn a_process_that_begins_with_a_peak_asks_when_it_leaks() {
+    let peak = |second: u32| well(if second < 20 { 0.85 } else { 0.3 + f64::from(second - 20) / 4000.0 });
+    let (asked, _) = hour(&active(), peak, Ok(()));
+    // 0.8 of the memory is used after 2,020 s.
+    assert!(!asked.is_empty() && (2020..2100).contains(&asked[0]), "{asked:?}");
+}
+
 #[test]
 fn nodes_with_the_same_leak_restart_at_different_times() {
     let first = |seed| {
