@@ -124,6 +124,8 @@ impl View {
                 full,
             ));
         }
+        // The reading may be that of a calm which has just ended.
+        self.idle_since?;
         let calm = self.beyond(now, CALM, self.calm.as_secs_f64())?;
         let to = scaled(usual, from.requests_max().saturating_mul(2).min(usual.requests_max()))?;
         (from != usual).then_some((Act::RestoreLoad { from, to }, "calm", calm))
@@ -165,7 +167,8 @@ pub fn sample(
     let share = waiting as f64 / limits.requests_max() as f64;
     view.idle_since = (share < IDLE).then(|| view.idle_since.unwrap_or(now));
     let calm = view.idle_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-    // A round that is due runs with the first reading. It decides by the share, of the limits that hold now.
+    // A round that is due runs with the first reading. It decides by the share, of the limits that hold now,
+    // and by whether the calm lasts.
     for (signal, value) in [(QUEUE_SHARE, share), (CALM, calm.as_secs_f64()), (QUEUE, waiting as f64)] {
         if let Err(error) = healer.handle(now, Input::Reading(Reading { subject: Queue, signal, value })) {
             // The first one alone can be refused.
@@ -465,6 +468,24 @@ mod tests {
         assert_eq!(format!("{:?}", played.healer.knowledge()), before);
     }
 
+    /// The queue is in use again at the sample whose round would raise the limits.
+    #[test]
+    fn a_calm_that_has_just_ended_raises_no_limits() {
+        let idle = |steps: u32| {
+            let mut played = Played::new(Mode::Active);
+            played.run(13, |_, limit| limit);
+            assert_eq!(played.acts, [("shed-load", 400)]);
+            for _ in 0..steps {
+                played.step(0);
+            }
+            played
+        };
+        let due = (1..60).find(|steps| idle(*steps).acts.len() > 1).unwrap();
+        let mut played = idle(due - 1);
+        played.step(200);
+        assert_eq!(played.acts.len(), 1, "after {due} samples: {:?}", played.acts);
+    }
+
     #[test]
     fn what_made_it_worse_is_taken_back() {
         let mut played = Played::new(Mode::Active);
@@ -571,6 +592,7 @@ mod tests {
         let view = || {
             let mut view = View::new(10 * SECOND);
             view.limits = Some((limits(800, 80), limits(400, 40)));
+            view.idle_since = Some(Duration::ZERO);
             view
         };
         let situation = |signal, value, is_healed| Situation {
