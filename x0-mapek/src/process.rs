@@ -24,8 +24,8 @@
 //!   no other member takes nothing away. Nothing is claimed: two voters that ask within the time in which a
 //!   connection is noticed to end may stop together.
 //! - The process forgets its attempts with its memory. Back-off and the cap of attempts across restarts are
-//!   therefore those of the supervisor, which refuses: the action fails, and after three attempts the loop
-//!   escalates.
+//!   therefore those of the supervisor, which refuses: the action fails, and after three attempts of one
+//!   process the loop escalates. A new process begins again, and the supervisor refuses it too.
 //!
 //! The threshold of the memory is higher by a share of [`HealerOptions::spread`] that the seed gives, so that
 //! the nodes of a group with the same leak do not restart at one moment.
