@@ -514,7 +514,13 @@ address = "127.0.0.1:7402"
         check("replace_after_s = 3", &["`heal.replace_after_s` is 3", "at least 10", "remove the line"]);
         check("voters = 4", &["`heal.voters` is 4", "write 1, 3, 5", "remove the line"]);
         check("voters = 0", &["`heal.voters` is 0"]);
+        check("memory_max_mib = 63", &["`heal.memory_max_mib` is 63", "at least 64", "remove the line"]);
+        check(
+            "restart_isolated_s = 59",
+            &["`heal.restart_isolated_s` is 59", "at least 60", "remove the line"],
+        );
         check("slow = 7", &["unknown field `slow`", "`slow_disk_ms`"]);
+        load(&format!("{GOOD}[heal]\nmemory_max_mib = 64\nrestart_isolated_s = 60\n")).unwrap();
     }
 
     #[test]
