@@ -251,7 +251,8 @@ impl LexicalIndex {
     /// The `k` best texts for a query that pass the filter, the best first; equal scores in the order that
     /// [`insert_ordered`](Self::insert_ordered) gave them, and then in that of their numbers.
     ///
-    /// The score of a word that stands twice in the query counts twice.
+    /// The score of a word that stands twice in the query counts twice. Each thread that has searched keeps 8
+    /// bytes for each text of the largest index that it has searched, until it ends.
     #[must_use]
     pub fn search(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Vec<Neighbour> {
         // In the order of the words: floating-point sums depend on their order, and the numbers of terms
