@@ -20,7 +20,7 @@ use crate::index::{
     HnswIndex, HnswOptions, Metric, OptionsError, Rerank, RestoreError, VectorId, VectorIndex, VectorReader,
 };
 use crate::lexical::{LexicalIndex, LexicalOptions};
-use crate::retrieve::{Hit, Mode, Query, QueryError, RerankError, Reranker};
+use crate::retrieve::{DocumentId, Hit, Mode, Query, QueryError, RerankError, Reranker};
 use crate::telemetry::{Stage, Telemetry};
 
 const CACHE: &str = "embeddings.cache";
@@ -44,7 +44,8 @@ pub struct KnowledgeBaseOptions {
     /// Time after which a save takes vectors of withdrawn text out of the cache, whose file is then written
     /// again; 10 minutes by default. Sooner, if they are an eighth of the file, and with each
     /// [`save`](KnowledgeBase::save) of the caller. A folder that cannot be written is tried again after each
-    /// [interval of saves](KnowledgeOptions::save_interval).
+    /// [interval of saves](KnowledgeOptions::save_interval). A document that is left out keeps the vectors
+    /// that it has until it is changed or removed, or the file is written again for another reason.
     pub withdrawn_max: Option<Duration>,
 }
 
@@ -209,8 +210,12 @@ pub struct KnowledgeBase<S, E, F, T = WordTokens> {
     withdrawn_max: Duration,
     /// The next save takes them out of the cache: the caller asked for it, or the last attempt failed.
     must_forget: bool,
-    /// The cache may hold vectors of text that was withdrawn before the start, or that was never indexed.
+    /// The cache may hold vectors that no document needs, of text that was withdrawn before the start for
+    /// instance.
     is_unchecked: bool,
+    /// Documents of which the cache may hold vectors although they were not embedded whole, each with its
+    /// last revision that failed.
+    partial: HashMap<DocumentId, u64>,
     beside: Option<Beside>,
     running: Option<Running>,
     /// Whether the last save succeeded.
@@ -344,6 +349,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             withdrawn_max: options.withdrawn_max.unwrap_or(WITHDRAWN_MAX),
             must_forget: false,
             is_unchecked: true,
+            partial: HashMap::new(),
             beside: None,
             running: None,
             is_saved: false,
@@ -438,16 +444,26 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
     /// Looks for vectors of text that stands in no document, once the indexes are those of the store: a
     /// process that ended before its cache was written again knew of some, and a document that was embedded
     /// in part and then removed leaves others.
+    ///
+    /// A document that is left out keeps its vectors: it is tried again.
     fn check_cache(&mut self, now: Duration) {
-        if !self.is_unchecked || self.withdrawn_since.is_some() {
+        let has_none = !self.is_unchecked && self.partial.is_empty();
+        if has_none || self.withdrawn_since.is_some() {
             return;
         }
         let engine = self.searcher.engine();
         if !engine.is_idle() {
             return;
         }
+        self.partial.retain(|document, revision| engine.passages().revision(document) != Some(*revision));
+        // Each other document was removed, or has another text now.
+        self.is_unchecked |= !self.partial.keys().all(|document| engine.is_left_out(document));
+        if !self.is_unchecked {
+            return;
+        }
         if self.cache.holds_only(&|chunk| engine.passages().number(chunk).is_some()) {
             self.is_unchecked = false;
+            self.partial.clear();
         } else {
             self.withdrawn_since = Some(now);
         }
@@ -635,8 +651,7 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             Output::Embed { job, chunks } => match self.embed(&chunks) {
                 Ok(vectors) => Input::Embedded { job, vectors },
                 Err(()) => {
-                    // The cache has vectors of the chunks before these, which may never be indexed.
-                    self.is_unchecked = true;
+                    self.note_partial();
                     Input::Failed
                 }
             },
@@ -683,6 +698,16 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
             // `next_output` has carried a publication out.
             Output::LeftOut { .. } | Output::Publish => return None,
         })
+    }
+
+    /// A batch of the document that is embedded has failed. The cache may have vectors of those before it,
+    /// which may never be indexed.
+    fn note_partial(&mut self) {
+        let engine = self.searcher.engine();
+        let Some((document, revision)) = engine.embedding() else { return };
+        let before = self.partial.insert(document.clone(), revision);
+        // Vectors of another revision may be of another text.
+        self.is_unchecked |= before.is_some_and(|before| before != revision);
     }
 
     /// A save on another thread has ended.
@@ -736,7 +761,10 @@ impl<S: KnowledgeStore, E: Embedder, F: Folder, T: TokenSpans> KnowledgeBase<S, 
         self.telemetry.cache_written(compacted.as_ref().is_ok_and(|compacted| compacted.damaged == 0));
         if compacted.is_ok() {
             self.withdrawn.retain(|chunk| !saved.contains(chunk));
-            self.is_unchecked &= !is_settled;
+            if is_settled {
+                self.is_unchecked = false;
+                self.partial.clear();
+            }
         }
         self.must_forget = compacted.is_err();
         self.withdrawn_since = (!self.withdrawn.is_empty()).then_some(now);

@@ -292,6 +292,18 @@ impl Knowledge {
         self.pending() == 0 && self.scan.is_none() && !self.is_scan_due && self.outputs.is_empty()
     }
 
+    /// Whether a document is left out until it changes or the next scan.
+    pub(super) fn is_left_out(&self, document: &DocumentId) -> bool {
+        self.left_out.contains_key(document)
+    }
+
+    /// The document that is embedded, and its revision.
+    pub(super) fn embedding(&self) -> Option<(&DocumentId, u64)> {
+        let work = self.work.as_ref()?;
+        let Step::Embedding(read, _) = &work.step else { return None };
+        Some((&work.document, read.revision))
+    }
+
     /// Counts of events since the engine was made, and of documents that are left out.
     #[must_use]
     pub fn stats(&self) -> KnowledgeStats {
