@@ -20,6 +20,9 @@ const P256_ORDER: [u8; 32] = [
     0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
+/// The draws of a scalar. A provider with randomness needs a second one with a probability of 2^-32.
+const DRAWS_MAX: usize = 64;
+
 /// A private key with the one scheme that it signs with.
 pub(crate) struct PrivateKey {
     signer: Box<dyn Signer>,
@@ -64,19 +67,19 @@ impl PrivateKey {
     }
 }
 
-/// A new private key of ECDSA P-256 in PKCS #8. `None`, when the system provides no randomness.
+/// A new private key of ECDSA P-256 in PKCS #8. `None`, when the provider or the system provides no
+/// randomness.
 ///
 /// rustls has no interface that generates keys. A provider that derives the public half of a private key
 /// makes the key from its own randomness (FIPS 186-5 §A.2.2). ring derives none, and generates its keys
 /// itself, which then serve a provider that derives none either.
 pub(crate) fn generate_key(provider: &CryptoProvider) -> Option<Vec<u8>> {
-    let mut scalar = [0; 32];
-    loop {
-        provider.secure_random.fill(&mut scalar).ok()?;
-        if scalar != [0; 32] && scalar < P256_ORDER {
-            break;
-        }
-    }
+    let draw = |_| {
+        let mut scalar = [0; 32];
+        provider.secure_random.fill(&mut scalar).ok().map(|()| scalar)
+    };
+    let is_key = |scalar: &[u8; 32]| *scalar != [0; 32] && *scalar < P256_ORDER;
+    let scalar = (0..DRAWS_MAX).map_while(draw).find(is_key)?;
     let derived = PrivateKeyDer::Pkcs8(ec_pkcs8(P256, &scalar, None).into());
     match PrivateKey::load(provider, &derived, &[SignatureScheme::ECDSA_NISTP256_SHA256]) {
         Some(key) => Some(ec_pkcs8(P256, &scalar, Some(key.public_key()?))),
@@ -117,11 +120,12 @@ pub(crate) fn verifies(
     message: &[u8],
     signature: &[u8],
 ) -> bool {
-    let algorithms = provider.signature_verification_algorithms.all;
-    let algorithm = algorithms.iter().find(|algorithm| {
+    let algorithms = provider.signature_verification_algorithms.all.iter();
+    // Algorithms with the same identifiers may take keys of different lengths.
+    let mut fitting = algorithms.filter(|algorithm| {
         algorithm.public_key_alg_id() == of_key && algorithm.signature_alg_id() == of_signature
     });
-    algorithm.is_some_and(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+    fitting.any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 #[cfg(test)]
@@ -140,6 +144,66 @@ mod tests {
     fn generated_keys_have_both_halves() {
         check(&crate::crypto::ring_provider());
         #[cfg(feature = "graviola")]
-        check(&crate::graviola_provider());
+        {
+            let graviola = crate::graviola_provider();
+            check(&graviola);
+            // ring generates for a provider that reads no key without its public half.
+            let half = PrivateKeyDer::Pkcs8(ec_pkcs8(P256, &[1; 32], None).into());
+            assert!(PrivateKey::load(&graviola, &half, &[SignatureScheme::ECDSA_NISTP256_SHA256]).is_some());
+        }
+    }
+
+    /// webpki has RSA from 2048 and from 3072 bits on, both with one pair of identifiers.
+    #[cfg(any(feature = "issuer", feature = "jwt"))]
+    #[test]
+    fn each_algorithm_with_the_identifiers_is_tried() {
+        use pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
+
+        #[derive(Debug)]
+        struct Never;
+
+        impl SignatureVerificationAlgorithm for Never {
+            fn verify_signature(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(), InvalidSignature> {
+                Err(InvalidSignature)
+            }
+
+            fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+                alg_id::ECDSA_P256
+            }
+
+            fn signature_alg_id(&self) -> AlgorithmIdentifier {
+                alg_id::ECDSA_SHA256
+            }
+        }
+
+        let mut provider = (*crate::crypto::ring_provider()).clone();
+        let never: &[&dyn SignatureVerificationAlgorithm] = &[&Never];
+        let all = [never, provider.signature_verification_algorithms.all].concat();
+        provider.signature_verification_algorithms.all = Box::leak(all.into_boxed_slice());
+        let pkcs8 = PrivateKeyDer::Pkcs8(generate_key(&provider).unwrap().into());
+        let key = PrivateKey::load(&provider, &pkcs8, &[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
+        let (public, signature) = (key.public_key().unwrap(), key.sign(b"one").unwrap());
+        let is_of = |message| {
+            verifies(&provider, (alg_id::ECDSA_P256, alg_id::ECDSA_SHA256), public, message, &signature)
+        };
+        assert!(is_of(b"one") && !is_of(b"two"));
+    }
+
+    /// A provider whose randomness is broken.
+    #[test]
+    fn zeros_are_no_key() {
+        #[derive(Debug)]
+        struct Zeros;
+
+        impl rustls::crypto::SecureRandom for Zeros {
+            fn fill(&self, bytes: &mut [u8]) -> Result<(), rustls::crypto::GetRandomFailed> {
+                bytes.fill(0);
+                Ok(())
+            }
+        }
+
+        let ring = crate::crypto::ring_provider();
+        let provider = CryptoProvider { secure_random: &Zeros, ..(*ring).clone() };
+        assert_eq!(generate_key(&provider), None);
     }
 }
