@@ -15,8 +15,8 @@ use crate::{JwtAlgorithm, JwtKey};
 /// Bytes of an RSA modulus that is accepted: 2048 to 8192 bits.
 const MODULUS_LEN: core::ops::RangeInclusive<usize> = 256..=1024;
 
-/// Bytes of the largest public exponent that ring verifies with.
-const EXPONENT_LEN_MAX: usize = 5;
+/// Bytes of the largest public exponent that every provider verifies with: Graviola takes 4, ring 5.
+const EXPONENT_LEN_MAX: usize = 4;
 
 /// The private parameters of RFC 7518 §6.2.2 and §6.3.2.
 const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];

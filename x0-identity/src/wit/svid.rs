@@ -17,6 +17,9 @@ use crate::{BundleMap, JsonError, JwtAlgorithm, ParseSpiffeIdError, SpiffeId, Tr
 /// The longest token that is parsed, in bytes.
 pub const WIT_SVID_LEN_MAX: usize = 16 * 1024;
 
+/// The longest leeway: the end of a proof and a leeway after it are times that can be represented.
+const LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A WIT-SVID that was issued here, or was validated together with a proof that its presenter holds the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WitSvid {
@@ -121,11 +124,12 @@ impl WitSvidValidator {
         WitSvidValidator::default()
     }
 
-    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and so much before
-    /// its `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4).
+    /// Sets how far clocks may differ: a token or a proof is accepted so much longer, and so much before its
+    /// `nbf`. The default is zero; the specification advises at most a couple of minutes (§3.4). More than a
+    /// day counts as a day.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> WitSvidValidator {
-        self.leeway = leeway;
+        self.leeway = leeway.min(LEEWAY_MAX);
         self
     }
 
