@@ -38,7 +38,7 @@
 //! | updates that arrive while a message is sent (§4.3) | the newest one follows; those in between are dropped |
 //! | WIT-SVIDs (§7) | `Unimplemented`, unless `ServerOptions::wit_svids` (feature `wit`) is set: the profile is incubating |
 //! | WIT bundles (§7.2.2) | keys with their `use`, by which consumers extract them (WIT-SVID §6.2); a client takes keys without `use` as well |
-//! | a WIT-SVID that a client receives (§7.2.1) | its form, its SPIFFE ID and its key are checked; its signature by those it is presented to |
+//! | a WIT-SVID that a client receives (§7.2.1) | its form, its SPIFFE ID and its key are checked, and one that fails discards the message; its signature by those it is presented to |
 //! | server reflection | `Unimplemented` |
 //! | secrets for Envoy | the same rules: security header, `PermissionDenied`; `StreamSecrets` only |
 //! | certificate revocation lists | passed through (`Workload::with_crls`, `X509Context::crls`), read and enforced by nothing |

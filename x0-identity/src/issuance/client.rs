@@ -346,7 +346,8 @@ impl IssuanceClient {
         self
     }
 
-    /// Sets the provider of cryptography, which generates keys and signs requests. The default is ring's.
+    /// Sets the provider of cryptography, which generates keys and signs requests. An
+    /// `IssuanceSource` of the client gives it to the identity that follows. The default is ring's.
     #[must_use]
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> IssuanceClient {
         self.provider = provider;

@@ -334,7 +334,8 @@ impl<R: Registry> IssuanceServer<R> {
     }
 
     /// Replaces the authority and the bundle. Requests that wait for a signature of the former authority are
-    /// refused, and workloads try again.
+    /// refused, and workloads try again. The provider of cryptography of the new signer is used from then on,
+    /// also to verify requests.
     pub fn set_authority(&mut self, signer: CaSigner, bundle: TrustBundle) {
         (self.signer, self.bundle) = (signer, bundle);
         let signing: Vec<u64> = self

@@ -45,8 +45,8 @@ impl JwtIssuer {
         JwtIssuer::from_pkcs8_with_provider(trust_domain, key_id, JwtAlgorithm::Es256, &pkcs8, provider)
     }
 
-    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with at least 2048 bits, or of
-    /// ECDSA with the curve of the algorithm.
+    /// Takes a private key in PKCS #8 (DER) that the algorithm takes: of RSA with 2048 to 4096 bits and an
+    /// exponent of at least 65537, or of ECDSA with the curve of the algorithm.
     ///
     /// # Errors
     /// [`JwtKeyError`], when the key id is empty, or the key is not one for the algorithm.
