@@ -53,6 +53,20 @@ struct Row {
     node: String,
     /// `None` of a node that did not answer.
     answer: Option<Answer>,
+    /// Why a node could not be asked, or its answer not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Row {
+    fn new(node: NodeId, answer: Option<Result<Answer>>) -> Row {
+        let (answer, error) = match answer {
+            Some(Ok(answer)) => (Some(answer), None),
+            Some(Err(error)) => (None, Some(causes(&error))),
+            None => (None, None),
+        };
+        Row { node: node.to_string(), answer, error }
+    }
 }
 
 /// Asks the healers of all nodes, or of one. An error if one of them does not do what an operator asks for.
@@ -70,18 +84,13 @@ async fn remote(args: &HealArgs, path: &Path, ask: Ask) -> Result<String> {
     let request = serde_json::to_vec(&ask)?;
     let mut answers = asker.ask_all(nodes.iter().copied(), &request, LIMIT).await?;
     // The answers of the others are shown beside that of a node whose own cannot be read.
-    let unread = |error: anyhow::Error| Answer::Refused(causes(&error));
-    let row = |node: &NodeId| Row {
-        node: node.to_string(),
-        answer: answers.remove(node).map(|answer| answer.unwrap_or_else(unread)),
-    };
-    let rows: Vec<Row> = nodes.iter().map(row).collect();
+    let rows: Vec<Row> = nodes.iter().map(|node| Row::new(*node, answers.remove(node))).collect();
     let text = if args.json {
         rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect::<Result<String>>()?
     } else {
         rows.iter().map(described).collect()
     };
-    let failure = match rows.iter().all(|row| row.answer.is_none()) {
+    let failure = match rows.iter().all(|row| row.answer.is_none() && row.error.is_none()) {
         true => Some(services.unanswered(LIMIT)),
         false => failure(&rows, matches!(ask, Ask::Status | Ask::WhyNot { .. })).map(anyhow::Error::msg),
     };
@@ -90,28 +99,37 @@ async fn remote(args: &HealArgs, path: &Path, ask: Ask) -> Result<String> {
     Err(failure)
 }
 
-/// Why a command failed that some node has answered. One that only reads has not.
+/// Why a command failed although some node has answered, or given an error. One that only reads fails without
+/// a single answer.
 fn failure(rows: &[Row], only_reads: bool) -> Option<String> {
     let seconds = LIMIT.as_secs();
-    let silent: Vec<&str> =
-        rows.iter().filter(|row| row.answer.is_none()).map(|row| row.node.as_str()).collect();
-    if only_reads {
+    let is_silent = |row: &&Row| row.answer.is_none() && row.error.is_none();
+    let silent: Vec<&str> = rows.iter().filter(is_silent).map(|row| row.node.as_str()).collect();
+    if only_reads && rows.iter().any(|row| row.answer.is_some()) {
         return None;
     }
     let refused = rows.iter().find_map(|row| match &row.answer {
         Some(Answer::Refused(why)) => Some(format!("node {} refused: {why}", row.node)),
         _ => None,
     });
+    let unread = || {
+        let (node, error) = rows.iter().find_map(|row| Some((&row.node, row.error.as_ref()?)))?;
+        let rest = if only_reads { "" } else { ", and whether it has done what was asked" };
+        Some(format!("node {node} gives no usable answer: {error}; check its version of x0-node{rest}"))
+    };
     let incomplete = || {
         let nodes = silent.join(", ");
         format!("node {nodes} did not answer within {seconds} s: repeat the command when it runs again")
     };
-    refused.or_else(|| (!silent.is_empty()).then(incomplete))
+    refused.or_else(unread).or_else(|| (!silent.is_empty()).then(incomplete))
 }
 
 fn described(row: &Row) -> String {
     let text = match &row.answer {
-        None => "does not answer\n".to_owned(),
+        None => match &row.error {
+            Some(error) => format!("no usable answer: {error}\n"),
+            None => "does not answer\n".to_owned(),
+        },
         Some(Answer::Off) => "the healer is off: `mode` in [heal]\n".into(),
         Some(Answer::Done) => "done\n".into(),
         Some(Answer::Refused(why)) => format!("refused: {why}\n"),
@@ -292,7 +310,16 @@ mod tests {
     use super::*;
 
     fn row(answer: Option<Answer>) -> Row {
-        Row { node: "0000000000000002".into(), answer }
+        Row::new(NodeId::new(2).unwrap(), answer.map(Ok))
+    }
+
+    /// A node whose answer this version cannot read.
+    fn unread() -> Row {
+        let error = serde_json::from_slice::<Answer>(b"7").unwrap_err();
+        Row::new(
+            NodeId::new(3).unwrap(),
+            Some(Err(anyhow::Error::new(error).context("cannot parse the answer"))),
+        )
     }
 
     fn text(answer: Answer) -> String {
@@ -401,5 +428,31 @@ mod tests {
         assert!(text(Answer::Off).contains("[heal]") && text(Answer::Done).contains("done"));
         assert!(described(&row(None)).contains("does not answer"));
         assert!(text(Answer::Refused("no".into())).contains("refused: no"));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_none() {
+        for rows in [&[unread(), unread()][..], &[row(None), unread()]] {
+            let failed = failure(rows, true).expect("no node has answered");
+            assert!(
+                failed.contains("node 0000000000000003 gives no usable answer: cannot parse"),
+                "{failed}"
+            );
+        }
+        let rows = [row(Some(Answer::Done)), unread()];
+        assert_eq!(failure(&rows, true), None);
+        // No node has refused, and one may have done it.
+        let failed = failure(&rows, false).unwrap();
+        assert!(
+            failed.contains("0003 gives no usable answer") && failed.contains("has done what was asked"),
+            "{failed}"
+        );
+        let shown = described(&unread());
+        assert!(shown.contains("no usable answer: cannot parse") && !shown.contains("refused"), "{shown}");
+        let json = serde_json::to_string(&rows).unwrap();
+        assert!(
+            json.contains("\"answer\":\"done\"}") && json.contains("\"answer\":null,\"error\":\"cannot"),
+            "{json}"
+        );
     }
 }
