@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use x0_identity::{Authority, NodeId, SignedBundle, TrustBundle};
 use x0_kv::admin::{AdminError, MemberInfo};
 
-use super::commands::{LIMIT, ask_all};
+use super::commands::{LIMIT, Unread, ask_all};
 use super::load_bundle;
 use super::report::{Report, SERVICE, fingerprint};
 use crate::bundles;
@@ -107,13 +107,13 @@ impl BundleArgs {
 
 /// Asks each member of a configuration.
 pub(crate) async fn reports(config: &ClientConfig) -> Result<Reports> {
-    Members::new(config)?.reports().await
+    Members::new(config)?.reports(&mut Unread::default()).await
 }
 
 /// As [`reports`]. An error if no member answers.
 pub(crate) async fn answered(config: &ClientConfig) -> Result<Reports> {
     let mut members = Members::new(config)?;
-    let reports = members.reports().await?;
+    let reports = members.reports(&mut Unread::default()).await?;
     if reports.iter().all(|(_, report)| report.is_none()) {
         return Err(members.services.unanswered(LIMIT));
     }
@@ -337,12 +337,12 @@ pub(crate) async fn wait(
     is_done: impl Fn(&Report) -> bool,
 ) -> Result<()> {
     let (layout, limit) = (args.layout()?, Duration::from_secs(args.wait_seconds));
-    let (begun, mut done) = (Instant::now(), Vec::new());
+    let (begun, mut done, mut unread) = (Instant::now(), Vec::new(), Unread::default());
     let mut table = current(config, &layout).await?;
     while done.is_empty() || !table.members.iter().all(|member| done.contains(&member.node)) {
         let (mut members, looked) = (Members::new(&table)?, Instant::now());
         let open = loop {
-            let reports = members.reports().await?;
+            let reports = members.reports(&mut unread).await?;
             for (node, report) in &reports {
                 if report.as_ref().is_some_and(&is_done) && !done.contains(node) {
                     done.push(*node);
@@ -387,8 +387,8 @@ impl Members {
         Ok(Members { asker: services.asker(SERVICE)?, nodes, services })
     }
 
-    async fn reports(&mut self) -> Result<Reports> {
-        ask_all(&mut self.asker, self.nodes.iter().copied()).await
+    async fn reports(&mut self, unread: &mut Unread) -> Result<Reports> {
+        ask_all(&mut self.asker, self.nodes.iter().copied(), unread).await
     }
 }
 

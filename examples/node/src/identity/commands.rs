@@ -1,5 +1,6 @@
 //! `x0-node identity`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,10 +50,11 @@ struct Row {
 pub(crate) async fn identity(args: &IdentityArgs) -> Result<()> {
     let config = ClientConfig::load(&args.config)?;
     let services = Services::open(&config)?;
-    let mut asker = services.asker(SERVICE)?;
+    let (mut asker, mut unread) = (services.asker(SERVICE)?, Unread::default());
     loop {
         let mut rows = vec![Row { node: None, report: Some(own(&config)?) }];
-        for (node, report) in ask_all(&mut asker, config.members.iter().map(|member| member.node)).await? {
+        let nodes = config.members.iter().map(|member| member.node);
+        for (node, report) in ask_all(&mut asker, nodes, &mut unread).await? {
             rows.push(Row { node: Some(node.to_string()), report });
         }
         let text = if args.json {
@@ -76,16 +78,36 @@ pub(super) async fn ask(asker: &mut Asker, node: NodeId, limit: Duration) -> Res
     tokio::time::timeout(limit, asker.report(node)).await.ok().transpose()
 }
 
+/// The errors of nodes that a command has named: one that asks again and again names each once.
+#[derive(Debug, Default)]
+pub(super) struct Unread(BTreeSet<(NodeId, String)>);
+
+impl Unread {
+    /// The line for an error; `None` if it was named before.
+    fn line(&mut self, node: NodeId, error: &anyhow::Error) -> Option<String> {
+        let error = causes(error);
+        let line = format!("node {node} is left out: {error}");
+        self.0.insert((node, error)).then_some(line)
+    }
+}
+
 /// The reports of nodes, in their order; `None` of one that does not answer in time, or whose answer cannot
 /// be read, which standard error says.
 pub(super) async fn ask_all(
     asker: &mut Asker,
     nodes: impl Iterator<Item = NodeId> + Clone,
+    unread: &mut Unread,
 ) -> Result<Vec<(NodeId, Option<Report>)>> {
     let mut answers = asker.ask_all(nodes.clone(), b"", LIMIT).await?;
     let mut report = |node: NodeId| {
-        let answer = answers.remove(&node)?;
-        answer.inspect_err(|error| eprintln!("node {node} is left out: {}", causes(error))).ok()
+        let error = match answers.remove(&node)? {
+            Ok(report) => return Some(report),
+            Err(error) => error,
+        };
+        if let Some(line) = unread.line(node, &error) {
+            eprintln!("{line}");
+        }
+        None
     };
     Ok(nodes.map(|node| (node, report(node))).collect())
 }
@@ -157,6 +179,18 @@ mod tests {
             revocations: Vec::new(),
             federation: Default::default(),
         }
+    }
+
+    #[test]
+    fn an_error_of_a_node_is_named_once() {
+        let [one, two] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let (parse, ask) = (anyhow::anyhow!("cannot parse"), anyhow::anyhow!("cannot ask"));
+        let mut unread = Unread::default();
+        let line = unread.line(one, &parse).unwrap();
+        assert_eq!(line, format!("node {one} is left out: cannot parse"));
+        assert_eq!(unread.line(one, &parse), None);
+        assert!(unread.line(two, &parse).is_some() && unread.line(one, &ask).is_some());
+        assert_eq!(unread.line(one, &parse), None);
     }
 
     #[test]
