@@ -3,6 +3,7 @@
 pub(crate) mod address;
 mod environment;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -292,14 +293,28 @@ fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
 }
 
-/// The message of an error names the line and does not show it: it may hold `crdt_key`.
+/// The message of an error names the line and does not show it, nor a value: it may hold `crdt_key`.
 fn parse<T: de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
-        let reason = format!("{}{}", line.unwrap_or_default(), error.message());
+        let reason = format!("{}{}", line.unwrap_or_default(), without_value(error.message()));
         ConfigError::Parse { path: path.into(), reason }
     })
+}
+
+/// The message of an error without the value of a wrong type, such as "invalid type: integer `7`, expected a
+/// string".
+fn without_value(message: &str) -> Cow<'_, str> {
+    let parts = || {
+        let (before, rest) = message.split_once("invalid type: ")?;
+        let (found, expected) = rest.rsplit_once(", expected ")?;
+        Some((before, found.split(['`', '"']).next()?.trim_end(), expected))
+    };
+    match parts() {
+        Some((before, kind, expected)) => format!("{before}invalid type: {kind}, expected {expected}").into(),
+        None => message.into(),
+    }
 }
 
 fn check_members(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
@@ -488,6 +503,11 @@ address = "127.0.0.1:7402"
         write(&GOOD.replacen("listen = ", "listen ", 1));
         let error = NodeConfig::load(&path).unwrap_err().to_string();
         assert!(error.contains("line 4: ") && !error.contains("7401\""), "{error}");
+        // A key that lacks its quotes.
+        write(&GOOD.replacen("data_dir", "crdt_key = 1234567890123456\ndata_dir", 1));
+        let error = NodeConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("line 5: invalid type: integer, expected a string"), "{error}");
+        assert!(!error.contains("1234567890123456"), "{error}");
         let members = GOOD.split_once("[[members]]").unwrap().1;
         let client =
             "trust_domain = \"example.org\"\nsvid = \"svid.pem\"\nbundle = \"bundle.pem\"\n[[members]]";
