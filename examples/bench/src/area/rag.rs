@@ -217,9 +217,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     for case in &mut filters {
-        let (missed, scan) = (case.median(MISSED, 0), case.median(EXACT, 0));
+        let (missed, exact) = (case.median(MISSED, 0), case.median(EXACT, 0));
         case.aim("missed", missed, 2.0, "%");
-        case.aim("time to that of the exact scan of the vectors that pass", scan, 1.5, "x");
+        case.aim("time to that of the exact scan of the vectors that pass", exact, 1.5, "x");
     }
     let share = |metric, system| Some(graph.median(metric, 0)? / graph.median(metric, system)?);
     let aims = [

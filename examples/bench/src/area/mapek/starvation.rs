@@ -41,7 +41,10 @@ const SYSTEMS: [&str; 3] =
 pub(super) fn measure(turns: u32, hours: u32, progress: &ProgressBar) -> Result<Case> {
     let how = format!(
         "{SIZE} members, {hours} h in each turn. Up to all but one starve at once: stopped for 0.1 to 10 s, \
-         running for a share of 5 to 50 % in turn, or reading late. A member dies about once a minute."
+         running for a share of 5 to 50 % in turn, or reading late. A member dies about once a minute. The \
+         setting of x0-mapek at foca's detection time is searched on the schedule of the turn. A verdict \
+         counts as false also when it is learned by gossip after its subject has recovered. foca has no \
+         Lifeguard."
     );
     let mut case = Case::new("mapek", "starved observers", how, SYSTEMS.map(str::to_owned).to_vec());
     let time = Duration::from_secs(3600) * hours;
