@@ -46,6 +46,9 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Runs a node until a signal or an order stops it. An error if it could not start or failed.
 pub(crate) async fn run(args: &RunArgs) -> Result<()> {
+    // Before the start: its thread for a blocked event loop takes the signals from their default action, and
+    // one that came before the node listens, as in the moment after `Ready`, would be lost.
+    let signals = (signals::Stops::new()?, signals::HangUps::new()?);
     let started = start(args).await;
     let orders = if args.control { Some(control::orders().context("cannot read orders")?) } else { None };
     let running = match started {
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<()> {
     if args.control {
         control::reply(&Reply::Ready);
     }
-    running.serve(orders).await
+    running.serve(orders, signals).await
 }
 
 /// A node and the handles of its parts.
@@ -303,8 +306,11 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
 }
 
 impl Running {
-    async fn serve(mut self, mut orders: Option<UnboundedReceiver<Result<Order, String>>>) -> Result<()> {
-        let (mut stops, mut reloads) = (signals::Stops::new()?, signals::HangUps::new()?);
+    async fn serve(
+        mut self,
+        mut orders: Option<UnboundedReceiver<Result<Order, String>>>,
+        (mut stops, mut reloads): (signals::Stops, signals::HangUps),
+    ) -> Result<()> {
         loop {
             tokio::select! {
                 ended = self.node.ended() => {
