@@ -100,7 +100,7 @@ pub fn verify_folder(
     let mut report = FolderReport::default();
     let log = folder.join("log");
     // The lock of the log is held to the end: a node that starts meanwhile would write what is being read.
-    // That of a damaged log is not held: no node starts with it.
+    // The lock of a damaged log is not held: no node starts with it.
     let mut _held = None;
     if log.is_dir() {
         let (part, mut verified) = verify_log(folder, FolderPart::Log, &log, &mut progress)?;

@@ -224,7 +224,7 @@ pub(super) fn cases(options: &Options) -> Result<Vec<Case>> {
             })?;
             let in_time = found.iter().filter(|latency| **latency <= LATE).count();
             case.add(LATE_SHARE, system, (1.0 - in_time as f64 / f64::from(MESSAGES)) * 100.0);
-            // Those that did not arrive took at least this long.
+            // Messages that did not arrive took at least this long.
             found.resize(MESSAGES as usize, PATIENCE);
             found.sort_unstable();
             for (metric, share) in [(P50, 50), (P99, 99)] {
